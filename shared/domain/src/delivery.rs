@@ -1,0 +1,166 @@
+//! Whether a call may begin, what an attempt's answer means, and what follows from it.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use crate::mailing::State;
+use crate::status::{Reason, Status};
+
+/// What a sender must know of a mailing to decide about its messages, as its newest event says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MailingOrder {
+    /// The version of the event.
+    pub version: i64,
+    /// The mailing's state.
+    pub state: State,
+    /// No call begins at or after.
+    pub ends_at: DateTime<Utc>,
+}
+
+/// What may be done about a message now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Permit {
+    /// Call the provider.
+    Call,
+    /// Settle it without a call.
+    Settle(Status, Reason),
+}
+
+/// Decides by the mailing's newest state. The order of the checks is the order of the answers: cancelled, ended.
+pub fn permit(mailing: &MailingOrder, now: DateTime<Utc>) -> Permit {
+    if mailing.state == State::Cancelled {
+        Permit::Settle(Status::Cancelled, Reason::MailingCancelled)
+    } else if now >= mailing.ends_at {
+        Permit::Settle(Status::Expired, Reason::Ended)
+    } else {
+        Permit::Call
+    }
+}
+
+/// What one attempt returned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The provider took the message.
+    Accepted,
+    /// It said a definite no.
+    Rejected,
+    /// Another attempt may succeed.
+    Retryable(Reason),
+    /// It asked to come later; this costs no attempt.
+    Throttled(Duration),
+}
+
+/// A complete answer of the provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The HTTP status.
+    pub http_status: u16,
+    /// `code` of the body, if the body is the contract's.
+    pub code: Option<i64>,
+    /// `Retry-After`, if it can be read.
+    pub retry_after: Option<Duration>,
+}
+
+/// How long to wait when a 429 doesn't say.
+const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+impl Answer {
+    /// Reads the answer by the provider's contract. 401, 403 and 3xx are our configuration and not the message, hence retryable.
+    pub fn outcome(self) -> Outcome {
+        match (self.http_status, self.retry_after) {
+            (200, _) if self.code == Some(0) => Outcome::Accepted,
+            (200, _) => Outcome::Retryable(Reason::BadAnswer),
+            (429, wait) => Outcome::Throttled(wait.unwrap_or(DEFAULT_RETRY_AFTER)),
+            (503, Some(wait)) => Outcome::Throttled(wait),
+            (401 | 403 | 408, _) => Outcome::Retryable(Reason::ProviderError),
+            (400..=499, _) => Outcome::Rejected,
+            (201..=299, _) => Outcome::Retryable(Reason::BadAnswer),
+            _ => Outcome::Retryable(Reason::ProviderError),
+        }
+    }
+}
+
+/// What follows from an attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// The message is settled.
+    Settle(Status, Option<Reason>),
+    /// It becomes `retrying`, and is called again after this long.
+    Retry(Duration, Reason),
+    /// It is called again after this long, as if this attempt hadn't been.
+    Wait(Duration),
+}
+
+/// Decides by the outcome of attempt number `attempt` (from 1); `delays` has one entry a retry.
+pub fn after_attempt(outcome: Outcome, attempt: i32, delays: &[Duration]) -> Next {
+    match outcome {
+        Outcome::Accepted => Next::Settle(Status::Succeeded, None),
+        Outcome::Rejected => Next::Settle(Status::Failed, Some(Reason::Rejected)),
+        Outcome::Throttled(wait) => Next::Wait(wait),
+        Outcome::Retryable(reason) => {
+            let delay = usize::try_from(attempt - 1).ok().and_then(|index| delays.get(index));
+            match delay {
+                Some(delay) => Next::Retry(*delay, reason),
+                None => Next::Settle(Status::Failed, Some(Reason::Exhausted)),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn an_answer_means_what_the_contract_says() {
+        let retryable = |reason| Outcome::Retryable(reason);
+        let cases = [
+            ("the contract's success", 200, Some(0), None, Outcome::Accepted),
+            ("another code", 200, Some(1), None, retryable(Reason::BadAnswer)),
+            ("an unreadable body", 200, None, None, retryable(Reason::BadAnswer)),
+            ("another success", 204, None, None, retryable(Reason::BadAnswer)),
+            ("a redirect is our configuration", 302, None, None, retryable(Reason::ProviderError)),
+            ("a definite no", 404, None, None, Outcome::Rejected),
+            ("a bad token is our configuration", 401, None, None, retryable(Reason::ProviderError)),
+            ("forbidden is our configuration", 403, None, None, retryable(Reason::ProviderError)),
+            ("the provider's timeout", 408, None, None, retryable(Reason::ProviderError)),
+            ("throttled", 429, None, Some(SECOND * 7), Outcome::Throttled(SECOND * 7)),
+            ("throttled without a time", 429, None, None, Outcome::Throttled(SECOND)),
+            ("a 503 that says when", 503, None, Some(SECOND), Outcome::Throttled(SECOND)),
+            ("a 503 that doesn't", 503, None, None, retryable(Reason::ProviderError)),
+            ("a server error", 500, None, Some(SECOND), retryable(Reason::ProviderError)),
+        ];
+        for (name, http_status, code, retry_after, expected) in cases {
+            assert_eq!(Answer { http_status, code, retry_after }.outcome(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn three_retries_follow_a_failed_attempt() {
+        let delays = [SECOND, SECOND * 2, SECOND * 4];
+        let next = |outcome, attempt| after_attempt(outcome, attempt, &delays);
+        let timeout = || Outcome::Retryable(Reason::Timeout);
+        assert_eq!(next(timeout(), 1), Next::Retry(SECOND, Reason::Timeout));
+        assert_eq!(next(timeout(), 2), Next::Retry(SECOND * 2, Reason::Timeout));
+        assert_eq!(next(timeout(), 3), Next::Retry(SECOND * 4, Reason::Timeout));
+        assert_eq!(next(timeout(), 4), Next::Settle(Status::Failed, Some(Reason::Exhausted)));
+        assert_eq!(next(Outcome::Rejected, 1), Next::Settle(Status::Failed, Some(Reason::Rejected)));
+        assert_eq!(next(Outcome::Accepted, 4), Next::Settle(Status::Succeeded, None));
+        assert_eq!(next(Outcome::Throttled(SECOND * 30), 4), Next::Wait(SECOND * 30));
+    }
+
+    #[test]
+    fn no_call_begins_at_the_end_or_after_a_cancel() {
+        let end: DateTime<Utc> = "2026-05-01T12:00:00Z".parse().unwrap();
+        let order = |state| MailingOrder { version: 1, state, ends_at: end };
+        let before = end - chrono::Duration::microseconds(1);
+        assert_eq!(permit(&order(State::Running), before), Permit::Call);
+        assert_eq!(permit(&order(State::Running), end), Permit::Settle(Status::Expired, Reason::Ended));
+        let cancelled = Permit::Settle(Status::Cancelled, Reason::MailingCancelled);
+        assert_eq!(permit(&order(State::Cancelled), before), cancelled);
+        assert_eq!(permit(&order(State::Cancelled), end), cancelled);
+    }
+}
