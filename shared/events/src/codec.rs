@@ -1,0 +1,66 @@
+//! JSON in and out, with the size cap.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// The most bytes an event may have; also what the topics and producers allow. One record over the broker's limit would
+/// fail its whole batch (librdkafka#488), so the encoder refuses first.
+pub const MAX_EVENT_BYTES: usize = 16 * 1024;
+
+/// A type that travels in one of the topics.
+pub trait Event: Serialize + DeserializeOwned {}
+
+impl Event for crate::MailingEvent {}
+impl Event for crate::ProgressRecord {}
+impl Event for crate::MessageEvent {}
+impl Event for crate::StatusEvent {}
+impl Event for crate::DeadLetter {}
+
+/// An event that can't be sent.
+#[derive(Debug, thiserror::Error)]
+pub enum EncodeError {
+    /// Over [`MAX_EVENT_BYTES`].
+    #[error("the event has {0} bytes, more than {MAX_EVENT_BYTES}")]
+    TooLarge(usize),
+    /// A value JSON can't hold.
+    #[error("the event can't be written as JSON")]
+    Json(#[from] serde_json::Error),
+}
+
+/// A record that Herald did not write.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// No payload.
+    #[error("the record has no value")]
+    Empty,
+    /// Not the JSON of the topic's event. The text names the place and the kind of fault, never a value.
+    #[error("not the topic's event: {category} at line {line}, column {column}")]
+    Json {
+        /// `syntax`, `data`, or `eof`.
+        category: &'static str,
+        /// From 1.
+        line: usize,
+        /// From 1.
+        column: usize,
+    },
+}
+
+/// Writes an event.
+pub fn encode<E: Event>(event: &E) -> Result<Vec<u8>, EncodeError> {
+    let bytes = serde_json::to_vec(event)?;
+    if bytes.len() > MAX_EVENT_BYTES { Err(EncodeError::TooLarge(bytes.len())) } else { Ok(bytes) }
+}
+
+/// Reads an event.
+pub fn decode<E: Event>(payload: Option<&[u8]>) -> Result<E, DecodeError> {
+    let payload = payload.ok_or(DecodeError::Empty)?;
+    serde_json::from_slice(payload).map_err(|error| DecodeError::Json {
+        category: match error.classify() {
+            serde_json::error::Category::Data => "data",
+            serde_json::error::Category::Eof => "eof",
+            _ => "syntax",
+        },
+        line: error.line(),
+        column: error.column(),
+    })
+}

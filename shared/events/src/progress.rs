@@ -1,0 +1,54 @@
+use chrono::{DateTime, Utc};
+use domain::planning::Progress;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// How far a mailing is planned, written in the transaction of the page it tells of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgressRecord {
+    /// Also the record's key. A number's progress under another id belongs to a mailing that a restore has undone.
+    pub mailing_id: Uuid,
+    /// The internal number.
+    pub mailing_no: i64,
+    /// Clients above this number are not in the audience.
+    pub audience_max: i64,
+    /// Clients up to this number are planned.
+    pub cursor: i64,
+    /// All pages are planned.
+    pub complete: bool,
+    /// Clients planned.
+    pub planned: i64,
+    /// Message events of all rounds.
+    pub emitted: i64,
+    /// The pass under way; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pass: Option<Pass>,
+}
+
+/// A walk over `messages`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pass {
+    /// From 1, one more each pass of the mailing.
+    pub seq: i64,
+    /// Which statuses it takes, frozen when it began.
+    pub statuses: Vec<String>,
+    /// Held rows whose `not_before` is later stay.
+    pub due_before: DateTime<Utc>,
+    /// Clients up to this number are walked.
+    pub cursor: i64,
+    /// The walk is over.
+    pub done: bool,
+}
+
+impl ProgressRecord {
+    /// The part that planning decides by.
+    pub fn progress(&self) -> Progress {
+        Progress {
+            audience_max: self.audience_max,
+            cursor: self.cursor,
+            complete: self.complete,
+            planned: self.planned,
+            emitted: self.emitted,
+        }
+    }
+}
