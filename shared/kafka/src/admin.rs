@@ -1,0 +1,216 @@
+use std::time::{Duration, Instant};
+
+use events::MAX_EVENT_BYTES;
+use events::topics::Topic;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::client::Reading;
+use crate::watermarks::{End, watermarks};
+use crate::{Client, Error, Result};
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Creates and checks topics, and reads a group's committed offsets without being in it.
+pub struct Admin {
+    client: Client,
+    admin: AdminClient<DefaultClientContext>,
+}
+
+/// What a topic must be like: retention and so on, by Kafka's names.
+fn topic_config(topic: Topic) -> Vec<(&'static str, String)> {
+    const HOUR_MS: u64 = 3_600_000;
+    let spec = topic.spec();
+    // A batch holds many events; one event is capped by the encoder. 1 MiB is Kafka's default and leaves room for both.
+    let mut config =
+        vec![("cleanup.policy", spec.cleanup.clone()), ("max.message.bytes", (MAX_EVENT_BYTES * 64).to_string())];
+    let hours = [
+        ("retention.ms", spec.retention_hours),
+        ("segment.ms", spec.segment_hours),
+        ("min.compaction.lag.ms", spec.compaction_lag_hours),
+    ];
+    for (name, hours) in hours {
+        config.extend(hours.map(|hours| (name, (hours * HOUR_MS).to_string())));
+    }
+    config
+}
+
+impl Admin {
+    /// Creates the client.
+    pub fn new(client: &Client) -> Result<Self> {
+        Ok(Self { client: client.clone(), admin: client.finish(client.config()).create()? })
+    }
+
+    /// Creates the topics that are missing and returns their names. Changes nothing that exists: a difference is an error.
+    pub async fn create_topics(&self, replication: i32) -> Result<Vec<String>> {
+        let mut created = Vec::new();
+        for topic in Topic::ALL {
+            let name = self.client.topics.name(topic);
+            let partitions = self.client.topics.partitions(topic).cast_signed();
+            let config = topic_config(topic);
+            let mut new = NewTopic::new(&name, partitions, TopicReplication::Fixed(replication));
+            for (key, value) in &config {
+                new = new.set(key, value);
+            }
+            let options = AdminOptions::new().operation_timeout(Some(TIMEOUT)).request_timeout(Some(TIMEOUT));
+            for result in self.admin.create_topics([&new], &options).await? {
+                match result {
+                    Ok(name) => created.push(name),
+                    Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                    Err((name, code)) => {
+                        return Err(Error::Topic(format!("topic {name} can't be created: {code}")));
+                    }
+                }
+            }
+        }
+        // A new topic is known to every part of the broker a moment later.
+        let deadline = Instant::now() + TIMEOUT;
+        loop {
+            let checked = match self.check_partitions() {
+                Ok(()) => self.check_configs().await,
+                error => error,
+            };
+            match checked {
+                Ok(()) => return Ok(created),
+                Err(_) if !created.is_empty() && Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                error => return error.map(|()| created),
+            }
+        }
+    }
+
+    /// Checks that each topic is there with its partition count and a leader for each; a service's first step. Blocks.
+    pub fn check_partitions(&self) -> Result<()> {
+        let metadata = self.admin.inner().fetch_metadata(None, TIMEOUT)?;
+        for topic in Topic::ALL {
+            let name = self.client.topics.name(topic);
+            let expected = self.client.topics.partitions(topic) as usize;
+            let found = metadata.topics().iter().find(|found| found.name() == name);
+            let partitions = found.map_or(&[][..], |found| found.partitions());
+            if partitions.is_empty() {
+                return Err(Error::Topic(format!("topic {name} is missing: run `herald topics`")));
+            }
+            if partitions.len() != expected {
+                return Err(Error::Topic(format!(
+                    "topic {name} has {} partitions instead of {expected}: a count never changes, see HERALD_TOPIC_PARTITIONS",
+                    partitions.len()
+                )));
+            }
+            if partitions.iter().any(|partition| partition.leader() < 0) {
+                return Err(Error::Topic(format!("topic {name} has a partition without a leader")));
+            }
+        }
+        Ok(())
+    }
+
+    async fn check_configs(&self) -> Result<()> {
+        for topic in Topic::ALL {
+            let name = self.client.topics.name(topic);
+            let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
+            let mut described = self.admin.describe_configs([&ResourceSpecifier::Topic(&name)], &options).await?;
+            let Some(Ok(found)) = described.pop() else {
+                return Err(Error::Topic(format!("topic {name} can't be described")));
+            };
+            for (key, expected) in topic_config(topic) {
+                let value = found.get(key).and_then(|entry| entry.value.clone()).unwrap_or_default();
+                if value != expected {
+                    return Err(Error::Topic(format!("topic {name} has {key}={value} instead of {expected}")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes this installation's topics and what its groups have committed.
+    pub async fn delete_topics(&self) -> Result<()> {
+        let names: Vec<String> = Topic::ALL.iter().map(|topic| self.client.topics.name(*topic)).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        self.admin.delete_topics(&names, &AdminOptions::new().operation_timeout(Some(TIMEOUT))).await?;
+        Ok(())
+    }
+
+    /// Deletes a group with what it has committed. It must have no members.
+    pub async fn delete_group(&self, group: &str) -> Result<()> {
+        for result in self.admin.delete_groups(&[group], &AdminOptions::new().request_timeout(Some(TIMEOUT))).await? {
+            result.map_err(|(group, code)| Error::Topic(format!("group {group} can't be deleted: {code}")))?;
+        }
+        Ok(())
+    }
+}
+
+/// Looks at a group from outside: what it has committed, and where its topic ends. Every call blocks.
+pub struct GroupView {
+    consumer: BaseConsumer<Reading>,
+    topic: String,
+    partitions: Vec<i32>,
+}
+
+/// A partition as its group left it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommittedPartition {
+    /// The first offset there is.
+    pub low: i64,
+    /// The high watermark.
+    pub end: i64,
+    /// The committed offset and its metadata, if there is a commit.
+    pub committed: Option<(i64, String)>,
+}
+
+impl GroupView {
+    /// Creates the client; it never joins the group.
+    pub fn new(client: &Client, group: &str, topic: Topic) -> Result<Self> {
+        let mut config = client.config();
+        config.set("group.id", group).set("enable.auto.commit", "false").set("isolation.level", "read_uncommitted");
+        Ok(Self {
+            consumer: client.finish(config).create_with_context(Reading)?,
+            topic: client.topics.name(topic),
+            partitions: (0..client.topics.partitions(topic).cast_signed()).collect(),
+        })
+    }
+
+    /// All partitions, in order.
+    pub fn partitions(&self, timeout: Duration) -> Result<Vec<CommittedPartition>> {
+        committed_partitions(&self.consumer, &self.topic, &self.partitions, timeout)
+    }
+}
+
+/// What the consumer's group has committed of each partition, and where it begins and ends.
+pub(crate) fn committed_partitions<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partitions: &[i32],
+    timeout: Duration,
+) -> Result<Vec<CommittedPartition>> {
+    let committed = committed(consumer, topic, partitions, timeout)?;
+    let lows = watermarks(consumer, topic, partitions, End::Low, timeout)?;
+    let ends = watermarks(consumer, topic, partitions, End::High, timeout)?;
+    let one = |((low, end), committed)| CommittedPartition { low, end, committed };
+    Ok(lows.into_iter().zip(ends).zip(committed).map(one).collect())
+}
+
+/// What the consumer's group has committed, copied to plain values.
+fn committed<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partitions: &[i32],
+    timeout: Duration,
+) -> Result<Vec<Option<(i64, String)>>> {
+    let mut list = TopicPartitionList::new();
+    for &partition in partitions {
+        list.add_partition(topic, partition);
+    }
+    let list = consumer.committed_offsets(list, timeout)?;
+    let one = |&partition| {
+        let element = list.find_partition(topic, partition)?;
+        match element.offset() {
+            // `metadata` panics on what isn't UTF-8; nobody but us commits for this group.
+            Offset::Offset(offset) => Some((offset, element.metadata().to_owned())),
+            _ => None,
+        }
+    };
+    Ok(partitions.iter().map(one).collect())
+}

@@ -1,0 +1,63 @@
+use events::topics::Topics;
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{ClientConfig, ClientContext};
+
+/// How to reach the brokers, and the names of this installation's topics.
+#[derive(Clone)]
+pub struct Client {
+    /// The topics' names and partition counts.
+    pub topics: Topics,
+    brokers: String,
+    properties: Vec<(String, String)>,
+    client_id: String,
+}
+
+impl Client {
+    /// `properties` are librdkafka's own and beat ours; `client_id` is what the broker's logs show.
+    pub fn new(topics: Topics, brokers: &str, properties: Vec<(String, String)>, client_id: &str) -> Self {
+        Self { topics, brokers: brokers.to_owned(), properties, client_id: client_id.to_owned() }
+    }
+
+    /// What every client of ours has. With librdkafka's default of 10 s between reconnects the first commit after a
+    /// broker's restart took 6.3 s, with 500 ms 0.7 s.
+    pub(crate) fn config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", &self.brokers)
+            .set("client.id", &self.client_id)
+            .set("reconnect.backoff.ms", "50")
+            .set("reconnect.backoff.max.ms", "500")
+            .set("socket.nagle.disable", "true")
+            .set("topic.metadata.refresh.interval.ms", "60000");
+        config
+    }
+
+    /// Puts the user's properties on top.
+    pub(crate) fn finish(&self, mut config: ClientConfig) -> ClientConfig {
+        for (name, value) in &self.properties {
+            config.set(name, value);
+        }
+        config
+    }
+}
+
+/// The context of readers without a group.
+pub(crate) struct Reading;
+
+impl ClientContext for Reading {
+    fn error(&self, error: KafkaError, reason: &str) {
+        log_error(&error, reason);
+    }
+}
+
+impl ConsumerContext for Reading {}
+
+/// Logs what librdkafka tells of its connections: it mends them by itself, so none of it is an error of ours. The end of a
+/// partition is no news at all.
+pub(crate) fn log_error(error: &KafkaError, reason: &str) {
+    if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+        tracing::warn!(%error, reason, "librdkafka");
+    }
+}

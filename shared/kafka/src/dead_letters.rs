@@ -1,0 +1,49 @@
+use std::time::Duration;
+
+use events::topics::Topic;
+use events::{DeadLetter, encode};
+
+use crate::{Client, Metrics, Outgoing, Producer, Result};
+
+/// Tells people of records that a reader could not take.
+pub struct DeadLetters {
+    producer: Producer,
+    topic: String,
+    partitions: u32,
+    metrics: Metrics,
+}
+
+impl DeadLetters {
+    /// Creates its producer.
+    pub fn new(client: &Client, metrics: &Metrics) -> Result<Self> {
+        Ok(Self {
+            producer: Producer::new(client)?,
+            topic: client.topics.name(Topic::DeadLetters),
+            partitions: client.topics.partitions(Topic::DeadLetters),
+            metrics: metrics.clone(),
+        })
+    }
+
+    /// Writes the letter and returns once it is acknowledged: only then may the reader pass the record. Tries until then.
+    pub async fn write(&self, letter: &DeadLetter) {
+        let payload = encode(letter).expect("a dead letter holds no value of its record");
+        let outgoing = Outgoing {
+            topic: &self.topic,
+            partition: letter.partition % self.partitions.cast_signed(),
+            key: format!("{}/{}/{}", letter.topic, letter.partition, letter.offset),
+            payload,
+        };
+        tracing::error!(
+            kafka.topic = letter.topic,
+            kafka.partition = letter.partition,
+            kafka.offset = letter.offset,
+            reason = letter.reason,
+            "a record could not be taken"
+        );
+        while let Err(error) = self.producer.send(&outgoing).await {
+            tracing::warn!(%error, "the dead letter could not be written; it is tried again");
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        self.metrics.dead_letters.with_label_values(&[letter.reader.as_str(), letter.topic.as_str()]).inc();
+    }
+}

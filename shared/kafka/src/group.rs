@@ -1,0 +1,413 @@
+//! A member of a consumer group: one OS thread that polls and nothing else, and one that commits. What is done with the
+//! records is the [`Member`]'s, and happens elsewhere.
+//!
+//! Commits are synchronous and have a thread of their own: rdkafka 0.39 calls `commit_callback` for automatic commits
+//! only (librdkafka enqueues no event for a manual asynchronous one), and a lease needs the acknowledgement.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{Message, Offset, Statistics, TopicPartitionList};
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{CommittedPartition, committed_partitions};
+use crate::client;
+use crate::{Client, Metrics, Moment, Record, Result};
+use events::topics::Topic;
+
+/// How often changed checkpoints are committed; an unchanged one is once a second, to prove membership.
+const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
+const PROOF_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A partition that has just been given to this member.
+#[derive(Clone, Debug)]
+pub struct Assigned {
+    /// The partition.
+    pub partition: i32,
+    /// Where it begins and ends, and what the group had committed.
+    pub at: CommittedPartition,
+}
+
+/// Where to begin with an assigned partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start(pub i64);
+
+/// What to commit for a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// The partition.
+    pub partition: i32,
+    /// The next offset to read, as it is.
+    pub offset: i64,
+    /// ASCII; a commit without metadata erases what was there.
+    pub metadata: String,
+}
+
+/// Whether a member can take more of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// It can.
+    More,
+    /// Not until [`Member::wants`] says so; what it was given last is taken all the same.
+    Full,
+}
+
+/// The reader behind a [`GroupConsumer`]. [`commits`](Self::commits) and [`acknowledged`](Self::acknowledged) are called by
+/// the committing thread, all else by the polling one; those that may block say so.
+pub trait Member: Send + Sync + 'static {
+    /// Partitions are given to it, or (with none) the group has a new generation. Answers where to begin, one each. May
+    /// block for as long as `max.poll.interval.ms` allows.
+    fn assigned(&self, partitions: &[Assigned]) -> Vec<Start>;
+
+    /// Partitions are taken away. `lost`: they are already another's, commit nothing. Otherwise finishes what is under
+    /// way and answers the last commits. May block likewise.
+    fn revoked(&self, partitions: &[i32], lost: bool) -> Vec<Commit>;
+
+    /// A record of an assigned partition.
+    fn record(&self, record: Record) -> Flow;
+
+    /// Whether a partition that was full can take more again.
+    fn wants(&self, partition: i32) -> bool;
+
+    /// The consumer's position in a partition: it passes control and aborted records too.
+    fn position(&self, partition: i32, position: i64);
+
+    /// What may be committed now.
+    fn commits(&self) -> Vec<Commit>;
+
+    /// A commit sent at `sent` was acknowledged: this member was in the group then.
+    fn acknowledged(&self, sent: Moment);
+}
+
+/// How a member takes part in its group.
+#[derive(Clone, Debug)]
+pub struct GroupSettings {
+    /// The group's id.
+    pub group: String,
+    /// What it reads.
+    pub topic: Topic,
+    /// How long the group waits for a silent member.
+    pub session_timeout: Duration,
+    /// How long a rebalance callback may block.
+    pub max_poll_interval: Duration,
+    /// How many bytes the broker gathers before it answers, for up to 50 ms.
+    pub fetch_min_bytes: u32,
+}
+
+/// A consumer in a group.
+pub struct GroupConsumer {
+    consumer: BaseConsumer<Context>,
+    topic: String,
+}
+
+struct Context {
+    member: Arc<dyn Member>,
+    settings: GroupSettings,
+    topic: String,
+    metrics: Metrics,
+    stop: CancellationToken,
+    state: Mutex<State>,
+    /// Held from asking what may be committed to the answer, so that no older commit can follow a revocation's last one.
+    committed: Mutex<Committed>,
+}
+
+#[derive(Default)]
+struct State {
+    assigned: BTreeSet<i32>,
+    paused: BTreeSet<i32>,
+}
+
+#[derive(Default)]
+struct Committed {
+    acknowledged: Vec<Commit>,
+    sent: Option<Instant>,
+}
+
+impl GroupConsumer {
+    /// Creates the consumer; [`run`](Self::run) joins the group.
+    pub fn new(
+        client: &Client,
+        settings: GroupSettings,
+        metrics: &Metrics,
+        stop: CancellationToken,
+        member: Arc<dyn Member>,
+    ) -> Result<Self> {
+        let mut config = client.config();
+        config
+            .set("group.id", &settings.group)
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            // Members say where to begin; this is for a log whose start has passed that offset since.
+            .set("auto.offset.reset", "earliest")
+            .set("isolation.level", "read_committed")
+            .set("session.timeout.ms", settings.session_timeout.as_millis().to_string())
+            .set("heartbeat.interval.ms", (settings.session_timeout.as_millis() / 6).to_string())
+            .set("max.poll.interval.ms", settings.max_poll_interval.as_millis().to_string())
+            .set("fetch.min.bytes", settings.fetch_min_bytes.to_string())
+            .set("fetch.wait.max.ms", "50")
+            .set("fetch.queue.backoff.ms", "50")
+            .set("queued.min.messages", "2000")
+            .set("queued.max.messages.kbytes", "8192")
+            .set("fetch.message.max.bytes", "1048576")
+            .set("statistics.interval.ms", "5000");
+        let topic = client.topics.name(settings.topic);
+        let context = Context {
+            member,
+            settings,
+            topic: topic.clone(),
+            metrics: metrics.clone(),
+            stop,
+            state: Mutex::default(),
+            committed: Mutex::default(),
+        };
+        Ok(Self { consumer: client.finish(config).create_with_context(context)?, topic })
+    }
+
+    /// Polls until told to stop, then gives its partitions up in good order. `beat` is called at each turn.
+    pub fn run(self, beat: impl Fn()) -> Result<()> {
+        let context = Arc::clone(self.consumer.context());
+        let left = CancellationToken::new();
+        std::thread::scope(|scope| {
+            let committer = std::thread::Builder::new().name("committer".to_owned());
+            committer.spawn_scoped(scope, || self.commit_until(&left, &context)).expect("a thread can be made");
+            let polled = self.poll_until_stopped(&context, beat);
+            left.cancel();
+            polled
+        })
+    }
+
+    fn poll_until_stopped(&self, context: &Context, beat: impl Fn()) -> Result<()> {
+        self.consumer.subscribe(&[&self.topic])?;
+        let mut next_tick = Instant::now();
+        while !context.stop.is_cancelled() {
+            self.turn(context)?;
+            if Instant::now() >= next_tick {
+                beat();
+                for (partition, position) in self.positions()? {
+                    context.member.position(partition, position);
+                }
+                next_tick = Instant::now() + COMMIT_INTERVAL;
+            }
+            self.resume(context)?;
+        }
+        self.leave(context);
+        Ok(())
+    }
+
+    fn commit_until(&self, left: &CancellationToken, context: &Context) {
+        while !left.is_cancelled() {
+            std::thread::park_timeout(COMMIT_INTERVAL);
+            let sent = Moment::now();
+            match self.commit(context) {
+                Ok(true) => context.member.acknowledged(sent),
+                Ok(false) => {}
+                // During a rebalance, or with the coordinator away: the next one repairs it.
+                Err(error) => tracing::debug!(%error, group = context.settings.group, "a commit was refused"),
+            }
+        }
+    }
+
+    /// Commits what may be committed, if it has changed or membership is to be proved. Answers whether it did.
+    fn commit(&self, context: &Context) -> Result<bool> {
+        let mut committed = context.committed.lock().expect("not poisoned");
+        let commits = context.member.commits();
+        let recent = committed.sent.is_some_and(|sent| sent.elapsed() < PROOF_INTERVAL);
+        if commits.is_empty() || (commits == committed.acknowledged && recent) {
+            return Ok(false);
+        }
+        committed.sent = Some(Instant::now());
+        self.consumer.commit(&commit_list(&self.topic, &commits)?, CommitMode::Sync)?;
+        committed.acknowledged = commits;
+        Ok(true)
+    }
+
+    fn turn(&self, context: &Context) -> Result<()> {
+        let paused = !context.state.lock().expect("not poisoned").paused.is_empty();
+        let wait = Duration::from_millis(if paused { 2 } else { 20 });
+        match self.consumer.poll(wait) {
+            Some(Ok(message)) => {
+                let partition = message.partition();
+                if context.member.record(Record::detach(&message)) == Flow::Full {
+                    self.pause(context, partition)?;
+                }
+            }
+            Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(error.into()),
+            // librdkafka mends these by itself: a broker that is away, a poll that came late.
+            Some(Err(error)) => tracing::warn!(%error, topic = self.topic, "reading"),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Pausing throws away what was prefetched, so it is done once a fill, and undone when half is free.
+    fn pause(&self, context: &Context, partition: i32) -> Result<()> {
+        let mut state = context.state.lock().expect("not poisoned");
+        if state.assigned.contains(&partition) && state.paused.insert(partition) {
+            self.consumer.pause(&list(&self.topic, [partition]))?;
+        }
+        Ok(())
+    }
+
+    fn resume(&self, context: &Context) -> Result<()> {
+        let mut state = context.state.lock().expect("not poisoned");
+        let ready: Vec<i32> =
+            state.paused.iter().copied().filter(|&partition| context.member.wants(partition)).collect();
+        if !ready.is_empty() {
+            state.paused.retain(|partition| !ready.contains(partition));
+            self.consumer.resume(&list(&self.topic, ready))?;
+        }
+        Ok(())
+    }
+
+    /// Copied to plain values at once: dropping the consumer hangs while rdkafka's list is alive.
+    fn positions(&self) -> Result<Vec<(i32, i64)>> {
+        let list = self.consumer.position()?;
+        let positions = list.elements().into_iter().filter_map(|element| match element.offset() {
+            Offset::Offset(offset) => Some((element.partition(), offset)),
+            _ => None,
+        });
+        Ok(positions.collect())
+    }
+
+    /// Leaves the group: the revocation comes through `poll`.
+    fn leave(&self, context: &Context) {
+        self.consumer.unsubscribe();
+        let deadline = Instant::now() + context.settings.max_poll_interval;
+        while !context.state.lock().expect("not poisoned").assigned.is_empty() && Instant::now() < deadline {
+            let _ = self.consumer.poll(Duration::from_millis(20));
+        }
+    }
+}
+
+impl ClientContext for Context {
+    fn error(&self, error: KafkaError, reason: &str) {
+        client::log_error(&error, reason);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let Some(topic) = statistics.topics.get(&self.topic) else {
+            return;
+        };
+        let state = self.state.lock().expect("not poisoned");
+        for partition in state.assigned.iter().filter_map(|partition| topic.partitions.get(partition)) {
+            if partition.consumer_lag >= 0 {
+                self.lag(partition.partition).set(partition.consumer_lag);
+            }
+        }
+    }
+}
+
+impl ConsumerContext for Context {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, kind: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
+        let numbers: Vec<i32> = partitions.elements().iter().map(|element| element.partition()).collect();
+        let done = if kind == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            self.assign(consumer, &numbers, partitions)
+        } else {
+            self.revoke(consumer, &numbers, partitions)
+        };
+        if let Err(error) = done {
+            tracing::error!(%error, group = self.settings.group, "a rebalance failed");
+        }
+    }
+}
+
+impl Context {
+    fn assign(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        numbers: &[i32],
+        partitions: &mut TopicPartitionList,
+    ) -> Result<()> {
+        let assigned = self.look_at(consumer, numbers);
+        let starts = self.member.assigned(&assigned);
+        for (one, Start(offset)) in assigned.iter().zip(starts) {
+            partitions.set_partition_offset(&self.topic, one.partition, Offset::Offset(offset))?;
+        }
+        consumer.incremental_assign(partitions)?;
+        self.count("assigned", numbers.len());
+        let mut state = self.state.lock().expect("not poisoned");
+        state.assigned.extend(numbers);
+        drop(state);
+        self.committed.lock().expect("not poisoned").sent = None;
+        Ok(())
+    }
+
+    fn revoke(&self, consumer: &BaseConsumer<Self>, numbers: &[i32], partitions: &TopicPartitionList) -> Result<()> {
+        let lost = consumer.assignment_lost();
+        let commits = self.member.revoked(numbers, lost);
+        if !lost && !commits.is_empty() {
+            let list = commit_list(&self.topic, &commits)?;
+            let _after_any_other = self.committed.lock().expect("not poisoned");
+            if let Err(error) = consumer.commit(&list, CommitMode::Sync) {
+                tracing::warn!(%error, group = self.settings.group, "the last commit failed; the next owner replays more");
+            }
+        }
+        self.count(if lost { "lost" } else { "revoked" }, numbers.len());
+        {
+            let mut state = self.state.lock().expect("not poisoned");
+            for number in numbers {
+                state.assigned.remove(number);
+                state.paused.remove(number);
+                let _ = self.metrics.lag.remove_label_values(&[&self.settings.group, &self.topic, &number.to_string()]);
+            }
+        }
+        consumer.incremental_unassign(partitions)?;
+        Ok(())
+    }
+
+    /// Asks the brokers until they answer: the group has just assigned, so they are there.
+    fn look_at(&self, consumer: &BaseConsumer<Self>, numbers: &[i32]) -> Vec<Assigned> {
+        if numbers.is_empty() {
+            return vec![];
+        }
+        loop {
+            match self.try_look_at(consumer, numbers) {
+                Ok(assigned) => return assigned,
+                Err(error) => {
+                    tracing::warn!(%error, group = self.settings.group, "reading what the group has committed")
+                }
+            }
+            if self.stop.is_cancelled() {
+                return vec![];
+            }
+        }
+    }
+
+    fn try_look_at(&self, consumer: &BaseConsumer<Self>, numbers: &[i32]) -> Result<Vec<Assigned>> {
+        let found = committed_partitions(consumer, &self.topic, numbers, Duration::from_secs(5))?;
+        Ok(numbers.iter().zip(found).map(|(&partition, at)| Assigned { partition, at }).collect())
+    }
+
+    fn count(&self, event: &str, partitions: usize) {
+        self.metrics.rebalances.with_label_values(&[self.settings.group.as_str(), event]).inc_by(partitions as u64);
+    }
+
+    fn lag(&self, partition: i32) -> prometheus::IntGauge {
+        self.metrics.lag.with_label_values(&[self.settings.group.as_str(), &self.topic, &partition.to_string()])
+    }
+}
+
+fn list(topic: &str, partitions: impl IntoIterator<Item = i32>) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    for partition in partitions {
+        list.add_partition(topic, partition);
+    }
+    list
+}
+
+/// A fresh list each time: setting an element's metadata twice leaks the first.
+fn commit_list(topic: &str, commits: &[Commit]) -> Result<TopicPartitionList> {
+    let mut list = TopicPartitionList::new();
+    for commit in commits {
+        let mut element = list.add_partition(topic, commit.partition);
+        element.set_offset(Offset::Offset(commit.offset))?;
+        element.set_metadata(&commit.metadata);
+    }
+    Ok(list)
+}

@@ -1,0 +1,36 @@
+use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
+
+/// What this crate measures.
+#[derive(Clone)]
+pub struct Metrics {
+    pub(crate) lag: IntGaugeVec,
+    pub(crate) rebalances: IntCounterVec,
+    pub(crate) dead_letters: IntCounterVec,
+}
+
+impl Metrics {
+    /// Registers the series. Several services of one process share one `Metrics`.
+    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let metrics = Self {
+            lag: IntGaugeVec::new(
+                Opts::new(
+                    "kafka_consumergroup_lag",
+                    "Records between the committed offset and the end, by librdkafka's statistics",
+                ),
+                &["group", "topic", "partition"],
+            )?,
+            rebalances: IntCounterVec::new(
+                Opts::new("herald_kafka_rebalances_total", "Partitions given to and taken from this member"),
+                &["group", "event"],
+            )?,
+            dead_letters: IntCounterVec::new(
+                Opts::new("herald_dead_letters_total", "Records that could not be taken"),
+                &["reader", "topic"],
+            )?,
+        };
+        registry.register(Box::new(metrics.lag.clone()))?;
+        registry.register(Box::new(metrics.rebalances.clone()))?;
+        registry.register(Box::new(metrics.dead_letters.clone()))?;
+        Ok(metrics)
+    }
+}

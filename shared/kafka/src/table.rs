@@ -1,0 +1,150 @@
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::client::Reading;
+use crate::watermarks::{End, watermarks};
+use crate::{Client, Error, Record, Result};
+
+/// What a reader sees of transactions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// All records; the end is the high watermark.
+    Uncommitted,
+    /// Records of committed transactions; the end is the last stable offset.
+    Committed,
+}
+
+/// Reads partitions of one topic from an offset, without a group. Every call blocks.
+pub struct TableReader {
+    consumer: BaseConsumer<Reading>,
+    /// Fetches nothing: where a partition ends is asked over a connection on which no fetch waits.
+    asking: BaseConsumer<Reading>,
+    topic: String,
+    partitions: Vec<i32>,
+    /// Where each is read from.
+    from: Vec<i64>,
+}
+
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl TableReader {
+    /// Reads the partitions from their first records on.
+    pub fn from_start(client: &Client, topic: &str, partitions: &[i32], isolation: Isolation) -> Result<Self> {
+        // Reading from the low watermark takes 14 ms, from `Beginning` 512.
+        Self::create(client, topic, partitions, i64::MIN, isolation)
+    }
+
+    /// Reads one partition from `offset` on, or from its first record if that is later.
+    pub fn from_offset(
+        client: &Client,
+        topic: &str,
+        partition: i32,
+        offset: i64,
+        isolation: Isolation,
+    ) -> Result<Self> {
+        Self::create(client, topic, &[partition], offset, isolation)
+    }
+
+    fn create(client: &Client, topic: &str, partitions: &[i32], from: i64, isolation: Isolation) -> Result<Self> {
+        let mut config = client.config();
+        config
+            // A consumer without a group can't assign.
+            .set("group.id", "unused")
+            .set("enable.auto.commit", "false")
+            .set("auto.offset.reset", "earliest")
+            .set("enable.partition.eof", "true")
+            .set("fetch.wait.max.ms", "100")
+            .set("queued.max.messages.kbytes", "8192")
+            .set(
+                "isolation.level",
+                if isolation == Isolation::Committed { "read_committed" } else { "read_uncommitted" },
+            );
+        let config = client.finish(config);
+        let asking: BaseConsumer<Reading> = config.create_with_context(Reading)?;
+        let lows = watermarks(&asking, topic, partitions, End::Low, CALL_TIMEOUT)?;
+        let from: Vec<i64> = lows.into_iter().map(|low| low.max(from)).collect();
+
+        let consumer: BaseConsumer<Reading> = config.create_with_context(Reading)?;
+        let mut list = TopicPartitionList::new();
+        for (&partition, &from) in partitions.iter().zip(&from) {
+            list.add_partition_offset(topic, partition, Offset::Offset(from))?;
+        }
+        consumer.assign(&list)?;
+        Ok(Self { consumer, asking, topic: topic.to_owned(), partitions: partitions.to_vec(), from })
+    }
+
+    /// The next record, or none within `timeout`. Transport errors are librdkafka's to mend and count as none.
+    pub fn poll(&self, timeout: Duration) -> Result<Option<Record>> {
+        match self.consumer.poll(timeout) {
+            Some(Ok(message)) => Ok(Some(Record::detach(&message))),
+            Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => Err(error.into()),
+            Some(Err(KafkaError::PartitionEOF(_))) | None => Ok(None),
+            Some(Err(error)) => {
+                tracing::debug!(%error, topic = self.topic, "reading");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Where each partition ends now, in the order given when it was opened, by this reader's isolation.
+    pub fn ends(&self, timeout: Duration) -> Result<Vec<i64>> {
+        watermarks(&self.asking, &self.topic, &self.partitions, End::High, timeout)
+    }
+
+    /// Whether all records before `ends` have been read, control records and aborted ones included.
+    pub fn has_reached(&self, ends: &[i64]) -> Result<bool> {
+        let positions = self.positions()?;
+        for (index, &end) in ends.iter().enumerate() {
+            let reached = match positions[index] {
+                Some(position) => position >= end,
+                // Nothing was ever read here: there was nothing behind the start, or it is gone by now.
+                None => {
+                    let low = || {
+                        watermarks(&self.asking, &self.topic, &self.partitions[index..=index], End::Low, CALL_TIMEOUT)
+                    };
+                    end <= self.from[index] || end <= low()?[0]
+                }
+            };
+            if !reached {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads on to the ends as they are now, giving each record to `take`. Returns those ends.
+    pub fn read_to_end(&self, deadline: Duration, mut take: impl FnMut(Record)) -> Result<Vec<i64>> {
+        let ends = self.ends(CALL_TIMEOUT)?;
+        self.read_to(&ends, deadline, &mut take)?;
+        Ok(ends)
+    }
+
+    /// Reads on to `ends`.
+    pub fn read_to(&self, ends: &[i64], deadline: Duration, mut take: impl FnMut(Record)) -> Result<()> {
+        let started = Instant::now();
+        while !self.has_reached(ends)? {
+            if started.elapsed() > deadline {
+                return Err(Error::Timeout("reading a partition to its end"));
+            }
+            let mut wait = Duration::from_millis(20);
+            while let Some(record) = self.poll(wait)? {
+                take(record);
+                wait = Duration::ZERO;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copied to plain values at once: dropping the consumer hangs while rdkafka's list is alive.
+    fn positions(&self) -> Result<Vec<Option<i64>>> {
+        let list = self.consumer.position()?;
+        let position = |partition| match list.find_partition(&self.topic, partition).map(|element| element.offset()) {
+            Some(Offset::Offset(offset)) => Some(offset),
+            _ => None,
+        };
+        Ok(self.partitions.iter().map(|&partition| position(partition)).collect())
+    }
+}
