@@ -1,0 +1,148 @@
+//! The tables `messages` and `attempts`, as they are read.
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+/// How many rows one page of a filtered list may look at: there is no index on the status.
+const SCAN: i64 = 50_000;
+
+/// What became of a message.
+#[derive(Clone, Debug)]
+pub struct MessageView {
+    /// The client's number.
+    pub client_no: i64,
+    /// The client's public id.
+    pub client_id: Uuid,
+    /// The status that is shown.
+    pub status: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// The round in which it was reached.
+    pub round: i32,
+    /// Calls made.
+    pub attempts: i32,
+    /// The provider's HTTP status.
+    pub code: Option<i32>,
+    /// How long the last attempt took.
+    pub latency_ms: Option<i32>,
+    /// When it was planned.
+    pub planned_at: DateTime<Utc>,
+    /// When its status was reached.
+    pub updated_at: DateTime<Utc>,
+}
+
+/// An attempt that failed.
+#[derive(Clone, Debug)]
+pub struct AttemptView {
+    /// The round.
+    pub round: i32,
+    /// Its number, over all rounds.
+    pub attempt: i32,
+    /// Why it failed.
+    pub reason: Option<String>,
+    /// The provider's HTTP status.
+    pub code: Option<i32>,
+    /// How long it took.
+    pub latency_ms: Option<i32>,
+    /// For people.
+    pub detail: Option<String>,
+    /// When it failed.
+    pub occurred_at: DateTime<Utc>,
+}
+
+/// A page of messages: the rows, and where the next page begins, if there may be one.
+pub type Page = (Vec<MessageView>, Option<i64>);
+
+/// Messages of a mailing behind client `after`, in the order of their clients. With a status, a page may hold fewer than
+/// `limit` and still have a next one: at most 50,000 rows are looked at.
+pub async fn list(
+    db: &mut PgConnection,
+    mailing_no: i64,
+    status: Option<&str>,
+    after: i64,
+    limit: i64,
+) -> sqlx::Result<Page> {
+    let Some(status) = status else {
+        let rows = sqlx::query_as!(
+            MessageView,
+            "SELECT client_no, client_id, status, reason, round, attempts, code, latency_ms, planned_at, updated_at
+             FROM messages WHERE mailing_no = $1 AND client_no > $2 ORDER BY client_no LIMIT $3",
+            mailing_no,
+            after,
+            limit,
+        )
+        .fetch_all(db)
+        .await?;
+        let next = (rows.len() as i64 == limit).then(|| rows.last().map(|row| row.client_no)).flatten();
+        return Ok((rows, next));
+    };
+    let rows = sqlx::query_as!(
+        MessageView,
+        r#"SELECT client_no AS "client_no!", client_id AS "client_id!", status AS "status!", reason, round AS "round!",
+                  attempts AS "attempts!", code, latency_ms, planned_at AS "planned_at!", updated_at AS "updated_at!"
+           FROM (SELECT * FROM messages WHERE mailing_no = $1 AND client_no > $2 ORDER BY client_no LIMIT $5) AS scanned
+           WHERE status = $3 ORDER BY client_no LIMIT $4"#,
+        mailing_no,
+        after,
+        status,
+        limit,
+        SCAN,
+    )
+    .fetch_all(&mut *db)
+    .await?;
+    if rows.len() as i64 == limit {
+        let next = rows.last().map(|row| row.client_no);
+        return Ok((rows, next));
+    }
+    let next = sqlx::query_scalar!(
+        "SELECT client_no FROM messages WHERE mailing_no = $1 AND client_no > $2 ORDER BY client_no LIMIT 1 OFFSET $3",
+        mailing_no,
+        after,
+        SCAN - 1,
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok((rows, next))
+}
+
+/// One message with its mailing's public id.
+pub async fn get(
+    db: &mut PgConnection,
+    mailing_no: i64,
+    client_no: i64,
+) -> sqlx::Result<Option<(Option<Uuid>, MessageView)>> {
+    let Some(message) = sqlx::query_as!(
+        MessageView,
+        "SELECT client_no, client_id, status, reason, round, attempts, code, latency_ms, planned_at, updated_at
+         FROM messages WHERE mailing_no = $1 AND client_no = $2",
+        mailing_no,
+        client_no,
+    )
+    .fetch_optional(&mut *db)
+    .await?
+    else {
+        return Ok(None);
+    };
+    let mailing =
+        sqlx::query_scalar!("SELECT id FROM mailings WHERE mailing_no = $1", mailing_no).fetch_optional(db).await?;
+    Ok(Some((mailing, message)))
+}
+
+/// The failed attempts of a message, in their order.
+pub async fn failed_attempts(db: &mut PgConnection, mailing_no: i64, client_no: i64) -> sqlx::Result<Vec<AttemptView>> {
+    sqlx::query_as!(
+        AttemptView,
+        "SELECT round, attempt, reason, code, latency_ms, detail, occurred_at FROM attempts
+         WHERE mailing_no = $1 AND client_no = $2 ORDER BY status_partition, status_offset LIMIT 1000",
+        mailing_no,
+        client_no,
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// A mailing's internal number.
+pub async fn mailing_no(db: &mut PgConnection, mailing: Uuid) -> sqlx::Result<Option<i64>> {
+    sqlx::query_scalar!("SELECT mailing_no FROM mailings WHERE id = $1", mailing).fetch_optional(db).await
+}

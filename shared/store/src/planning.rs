@@ -1,0 +1,227 @@
+//! What the scheduler reads and writes.
+
+use chrono::{DateTime, Utc};
+use sqlx::{PgConnection, Postgres, QueryBuilder};
+use uuid::Uuid;
+
+/// A mailing that may have something to plan or to finish.
+#[derive(Clone, Debug)]
+pub struct LiveMailing {
+    /// Internal number.
+    pub mailing_no: i64,
+    /// Public id.
+    pub id: Uuid,
+    /// Version of the row.
+    pub version: i64,
+    /// What is sent.
+    pub text: String,
+    /// The filter's codes; empty: any.
+    pub operator_codes: Vec<i16>,
+    /// The filter's tags; empty: any.
+    pub tags: Vec<String>,
+    /// Nothing is planned before.
+    pub starts_at: DateTime<Utc>,
+    /// No call begins at or after.
+    pub ends_at: DateTime<Utc>,
+    /// Its state's text.
+    pub state: String,
+    /// Its delivery mode's text.
+    pub delivery: String,
+    /// An event of it is in the outbox.
+    pub in_outbox: bool,
+    /// Σ settled rounds.
+    pub settled: i64,
+    /// Its audience has been counted.
+    pub counted: bool,
+}
+
+/// A client of a page.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct PageClient {
+    /// Internal number.
+    pub client_no: i64,
+    /// Public id.
+    pub id: Uuid,
+    /// The digits.
+    pub phone_number: i64,
+    /// 900–999.
+    pub mobile_operator_code: i16,
+}
+
+/// How far a mailing is planned, as the API shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    /// Clients planned.
+    pub planned: i64,
+    /// Message events of all rounds.
+    pub emitted: i64,
+    /// All pages are planned.
+    pub complete: bool,
+    /// What it waits for.
+    pub waiting_for: Option<String>,
+}
+
+/// The mailings of a shard that run, or start before `horizon`, oldest first.
+pub async fn live_mailings(
+    db: &mut PgConnection,
+    shard: i32,
+    horizon: DateTime<Utc>,
+) -> sqlx::Result<Vec<LiveMailing>> {
+    sqlx::query_as!(
+        LiveMailing,
+        r#"SELECT mailing_no, id, version, text, operator_codes, tags, starts_at, ends_at, state, delivery,
+                  EXISTS (SELECT FROM outbox WHERE outbox.mailing_no = mailings.mailing_no) AS "in_outbox!",
+                  COALESCE((SELECT sum(n)::bigint FROM mailing_settled_rounds AS settled
+                            WHERE settled.mailing_no = mailings.mailing_no), 0) AS "settled!",
+                  EXISTS (SELECT FROM mailing_progress AS progress
+                          WHERE progress.mailing_no = mailings.mailing_no AND audience_estimate IS NOT NULL) AS "counted!"
+           FROM mailings
+           WHERE shard = $1 AND state IN ('scheduled', 'running') AND (state = 'running' OR starts_at <= $2)
+           ORDER BY mailing_no"#,
+        shard,
+        horizon,
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// The highest client number drawn so far; 0 without clients.
+pub async fn highest_client_no(db: &mut PgConnection) -> sqlx::Result<i64> {
+    sqlx::query_scalar!(r#"SELECT COALESCE(max(client_no), 0) AS "highest!" FROM clients"#).fetch_one(db).await
+}
+
+/// Sets a scheduled mailing running, if its row is still the one that was read. Makes no version: nothing that a sender
+/// checks has changed.
+pub async fn set_running(
+    db: &mut PgConnection,
+    mailing_no: i64,
+    version: i64,
+    now: DateTime<Utc>,
+) -> sqlx::Result<bool> {
+    let done = sqlx::query!(
+        "UPDATE mailings SET state = 'running', started_at = $3
+         WHERE mailing_no = $1 AND version = $2 AND state = 'scheduled'",
+        mailing_no,
+        version,
+        now,
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Sets a running mailing finished, likewise.
+pub async fn set_finished(
+    db: &mut PgConnection,
+    mailing_no: i64,
+    version: i64,
+    now: DateTime<Utc>,
+) -> sqlx::Result<bool> {
+    let done = sqlx::query!(
+        "UPDATE mailings SET state = 'finished', finished_at = $3
+         WHERE mailing_no = $1 AND version = $2 AND state = 'running'",
+        mailing_no,
+        version,
+        now,
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Sets a running mailing paused, likewise, and says why.
+pub async fn set_paused(db: &mut PgConnection, mailing_no: i64, version: i64, reason: &str) -> sqlx::Result<bool> {
+    let done = sqlx::query!(
+        "UPDATE mailings SET state = 'paused', state_reason = $3
+         WHERE mailing_no = $1 AND version = $2 AND state = 'running'",
+        mailing_no,
+        version,
+        reason,
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Clients that match the filter with `after < client_no <= up_to`, in the order of their numbers, at most `limit`.
+pub async fn page_clients(
+    db: &mut PgConnection,
+    filter: (&[i16], &[String]),
+    (after, up_to): (i64, i64),
+    limit: i64,
+) -> sqlx::Result<Vec<PageClient>> {
+    let mut query = QueryBuilder::new(
+        "SELECT client_no, id, phone_number, mobile_operator_code FROM clients WHERE deleted_at IS NULL",
+    );
+    push_filter(&mut query, filter, (after, up_to));
+    query.push(" ORDER BY client_no LIMIT ").push_bind(limit);
+    query.build_query_as().fetch_all(db).await
+}
+
+/// How many clients match now.
+pub async fn count_audience(db: &mut PgConnection, filter: (&[i16], &[String]), up_to: i64) -> sqlx::Result<i64> {
+    let mut query = QueryBuilder::new("SELECT count(*) FROM clients WHERE deleted_at IS NULL");
+    push_filter(&mut query, filter, (0, up_to));
+    query.build_query_scalar().fetch_one(db).await
+}
+
+/// Only the lists that name something become conditions, so that each filter is a range scan of an index.
+fn push_filter(
+    query: &mut QueryBuilder<Postgres>,
+    (operator_codes, tags): (&[i16], &[String]),
+    (after, up_to): (i64, i64),
+) {
+    query.push(" AND client_no > ").push_bind(after).push(" AND client_no <= ").push_bind(up_to);
+    match operator_codes {
+        [] => {}
+        [code] => {
+            query.push(" AND mobile_operator_code = ").push_bind(*code);
+        }
+        codes => {
+            query.push(" AND mobile_operator_code = ANY(").push_bind(codes.to_vec()).push(")");
+        }
+    }
+    match tags {
+        [] => {}
+        [tag] => {
+            query.push(" AND tag = ").push_bind(tag.clone());
+        }
+        tags => {
+            query.push(" AND tag = ANY(").push_bind(tags.to_vec()).push(")");
+        }
+    }
+}
+
+/// Writes the mirror; its numbers only grow.
+pub async fn write_mirror(db: &mut PgConnection, mailing_no: i64, mirror: &Mirror) -> sqlx::Result<()> {
+    sqlx::query!(
+        "INSERT INTO mailing_progress AS stored (mailing_no, planned, emitted, complete, waiting_for)
+         VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (mailing_no) DO UPDATE SET
+             planned = GREATEST(stored.planned, EXCLUDED.planned),
+             emitted = GREATEST(stored.emitted, EXCLUDED.emitted),
+             complete = stored.complete OR EXCLUDED.complete,
+             waiting_for = EXCLUDED.waiting_for",
+        mailing_no,
+        mirror.planned,
+        mirror.emitted,
+        mirror.complete,
+        mirror.waiting_for,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Writes what was counted.
+pub async fn write_audience_estimate(db: &mut PgConnection, mailing_no: i64, audience: i64) -> sqlx::Result<()> {
+    sqlx::query!(
+        "INSERT INTO mailing_progress (mailing_no, audience_estimate) VALUES ($1, $2)
+         ON CONFLICT (mailing_no) DO UPDATE SET audience_estimate = EXCLUDED.audience_estimate",
+        mailing_no,
+        audience,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,291 @@
+//! What the projector writes: `messages`, `attempts`, the counts, and `projector_offsets`.
+//!
+//! One batch is one transaction of these calls, [`move_offsets`] first. All rows are given sorted by key: two writers that
+//! meet wait for each other instead of deadlocking.
+
+use std::collections::{BTreeMap, HashMap};
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+/// A row of `messages`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MessageRow {
+    /// The mailing.
+    pub mailing_no: i64,
+    /// The client.
+    pub client_no: i64,
+    /// The client's public id.
+    pub client_id: Uuid,
+    /// The status that is shown.
+    pub status: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// The round in which the shown status was reached.
+    pub round: i32,
+    /// The highest round in which it is settled; 0 is none.
+    pub settled_round: i32,
+    /// Calls made, as far as shown statuses told.
+    pub attempts: i32,
+    /// The provider's HTTP status.
+    pub code: Option<i32>,
+    /// How long the attempt took that led to the status.
+    pub latency_ms: Option<i32>,
+    /// The next attempt or round begins no earlier.
+    pub not_before: Option<DateTime<Utc>>,
+    /// When the shown round was planned.
+    pub planned_at: DateTime<Utc>,
+    /// When the shown status was reached, by the sender's clock; never the time of writing.
+    pub updated_at: DateTime<Utc>,
+}
+
+/// A row of `attempts`: one that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttemptRow {
+    /// The mailing.
+    pub mailing_no: i64,
+    /// The client.
+    pub client_no: i64,
+    /// Where the status lies that told of it.
+    pub status_partition: i32,
+    /// Its offset.
+    pub status_offset: i64,
+    /// The round.
+    pub round: i32,
+    /// Its number.
+    pub attempt: i32,
+    /// Why it failed.
+    pub reason: Option<String>,
+    /// The provider's HTTP status.
+    pub code: Option<i32>,
+    /// How long it took.
+    pub latency_ms: Option<i32>,
+    /// For people, masked.
+    pub detail: Option<String>,
+    /// By the sender's clock.
+    pub occurred_at: DateTime<Utc>,
+}
+
+/// A step of one partition's offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OffsetMove {
+    /// The status partition.
+    pub partition: i32,
+    /// What must be stored now; nothing before the partition's first batch.
+    pub from: Option<i64>,
+    /// The next offset to read.
+    pub to: i64,
+}
+
+/// Where the given partitions go on; those that nothing was written of are absent.
+pub async fn offsets(conn: &mut PgConnection, partitions: &[i32]) -> sqlx::Result<BTreeMap<i32, i64>> {
+    let rows =
+        sqlx::query!("SELECT partition, next_offset FROM projector_offsets WHERE partition = ANY($1)", partitions)
+            .fetch_all(conn)
+            .await?;
+    Ok(rows.into_iter().map(|row| (row.partition, row.next_offset)).collect())
+}
+
+/// Moves all the offsets by compare-and-set. `false`: some are not where they should be, the transaction must be rolled
+/// back. Waits for another transaction that moves them.
+pub async fn move_offsets(conn: &mut PgConnection, moves: &[OffsetMove]) -> sqlx::Result<bool> {
+    let (mut partitions, mut from, mut to) = (vec![], vec![], vec![]);
+    let (mut new_partitions, mut new_to) = (vec![], vec![]);
+    for step in moves {
+        if let Some(expected) = step.from {
+            partitions.push(step.partition);
+            from.push(expected);
+            to.push(step.to);
+        } else {
+            new_partitions.push(step.partition);
+            new_to.push(step.to);
+        }
+    }
+    let mut moved = 0;
+    if !partitions.is_empty() {
+        let update = sqlx::query!(
+            "UPDATE projector_offsets AS stored SET next_offset = step.next_offset
+             FROM unnest($1::integer[], $2::bigint[], $3::bigint[]) AS step (partition, expected, next_offset)
+             WHERE stored.partition = step.partition AND stored.next_offset = step.expected",
+            &partitions,
+            &from,
+            &to,
+        );
+        moved += update.execute(&mut *conn).await?.rows_affected();
+    }
+    if !new_partitions.is_empty() {
+        let insert = sqlx::query!(
+            "INSERT INTO projector_offsets (partition, next_offset)
+             SELECT * FROM unnest($1::integer[], $2::bigint[])
+             ON CONFLICT DO NOTHING",
+            &new_partitions,
+            &new_to,
+        );
+        moved += insert.execute(&mut *conn).await?.rows_affected();
+    }
+    Ok(moved == moves.len() as u64)
+}
+
+/// The public ids of those mailings that there are.
+pub async fn mailing_ids(conn: &mut PgConnection, mailing_nos: &[i64]) -> sqlx::Result<HashMap<i64, Uuid>> {
+    let rows = sqlx::query!("SELECT mailing_no, id FROM mailings WHERE mailing_no = ANY($1)", mailing_nos)
+        .fetch_all(conn)
+        .await?;
+    Ok(rows.into_iter().map(|row| (row.mailing_no, row.id)).collect())
+}
+
+/// Locks and reads those of the messages that have a row. Keys are `(mailing_no, client_no)`. Within a transaction only.
+pub async fn lock_messages(conn: &mut PgConnection, keys: &[(i64, i64)]) -> sqlx::Result<Vec<MessageRow>> {
+    // A plan made while the table was small would read all of it for each batch until the next ANALYZE, a minute later at best.
+    sqlx::query!(
+        "SELECT set_config('enable_seqscan', 'off', true) AS seqscan,
+                set_config('enable_hashjoin', 'off', true) AS hashjoin,
+                set_config('enable_mergejoin', 'off', true) AS mergejoin"
+    )
+    .fetch_one(&mut *conn)
+    .await?;
+    let (mailing_nos, client_nos): (Vec<i64>, Vec<i64>) = keys.iter().copied().unzip();
+    sqlx::query_as!(
+        MessageRow,
+        "SELECT mailing_no, client_no, client_id, status, reason, round, settled_round, attempts, code, latency_ms,
+                not_before, planned_at, updated_at
+         FROM messages JOIN unnest($1::bigint[], $2::bigint[]) AS key (mailing_no, client_no)
+              USING (mailing_no, client_no)
+         ORDER BY mailing_no, client_no
+         FOR UPDATE OF messages",
+        &mailing_nos,
+        &client_nos,
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Writes whole rows over what was there.
+pub async fn upsert_messages(conn: &mut PgConnection, rows: &[&MessageRow]) -> sqlx::Result<()> {
+    fn column<T>(rows: &[&MessageRow], value: impl Fn(&MessageRow) -> T) -> Vec<T> {
+        rows.iter().map(|row| value(row)).collect()
+    }
+    sqlx::query!(
+        "INSERT INTO messages (mailing_no, client_no, client_id, status, reason, round, settled_round, attempts, code,
+                               latency_ms, not_before, planned_at, updated_at)
+         SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::uuid[], $4::text[], $5::text[], $6::integer[],
+                              $7::integer[], $8::integer[], $9::integer[], $10::integer[], $11::timestamptz[],
+                              $12::timestamptz[], $13::timestamptz[])
+         ON CONFLICT (mailing_no, client_no) DO UPDATE SET
+             client_id = EXCLUDED.client_id, status = EXCLUDED.status, reason = EXCLUDED.reason,
+             round = EXCLUDED.round, settled_round = EXCLUDED.settled_round, attempts = EXCLUDED.attempts,
+             code = EXCLUDED.code, latency_ms = EXCLUDED.latency_ms, not_before = EXCLUDED.not_before,
+             planned_at = EXCLUDED.planned_at, updated_at = EXCLUDED.updated_at",
+        &column(rows, |row| row.mailing_no),
+        &column(rows, |row| row.client_no),
+        &column(rows, |row| row.client_id),
+        &column(rows, |row| row.status.clone()),
+        &column(rows, |row| row.reason.clone()) as &[Option<String>],
+        &column(rows, |row| row.round),
+        &column(rows, |row| row.settled_round),
+        &column(rows, |row| row.attempts),
+        &column(rows, |row| row.code) as &[Option<i32>],
+        &column(rows, |row| row.latency_ms) as &[Option<i32>],
+        &column(rows, |row| row.not_before) as &[Option<DateTime<Utc>>],
+        &column(rows, |row| row.planned_at),
+        &column(rows, |row| row.updated_at),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Writes the attempts that are not there yet.
+pub async fn insert_attempts(conn: &mut PgConnection, rows: &[AttemptRow]) -> sqlx::Result<()> {
+    fn column<T>(rows: &[AttemptRow], value: impl Fn(&AttemptRow) -> T) -> Vec<T> {
+        rows.iter().map(value).collect()
+    }
+    sqlx::query!(
+        "INSERT INTO attempts (mailing_no, client_no, status_partition, status_offset, round, attempt, reason, code,
+                               latency_ms, detail, occurred_at)
+         SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::integer[], $4::bigint[], $5::integer[], $6::integer[],
+                              $7::text[], $8::integer[], $9::integer[], $10::text[], $11::timestamptz[])
+         ON CONFLICT DO NOTHING",
+        &column(rows, |row| row.mailing_no),
+        &column(rows, |row| row.client_no),
+        &column(rows, |row| row.status_partition),
+        &column(rows, |row| row.status_offset),
+        &column(rows, |row| row.round),
+        &column(rows, |row| row.attempt),
+        &column(rows, |row| row.reason.clone()) as &[Option<String>],
+        &column(rows, |row| row.code) as &[Option<i32>],
+        &column(rows, |row| row.latency_ms) as &[Option<i32>],
+        &column(rows, |row| row.detail.clone()) as &[Option<String>],
+        &column(rows, |row| row.occurred_at),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Adds to `mailing_counts`, by `(mailing_no, partition, status)`.
+pub async fn add_counts(conn: &mut PgConnection, changes: &BTreeMap<(i64, i32, String), i64>) -> sqlx::Result<()> {
+    let (mut mailing_nos, mut partitions, mut statuses, mut ns) = (vec![], vec![], vec![], vec![]);
+    for ((mailing_no, partition, status), n) in changes {
+        mailing_nos.push(*mailing_no);
+        partitions.push(*partition);
+        statuses.push(status.clone());
+        ns.push(*n);
+    }
+    sqlx::query!(
+        "INSERT INTO mailing_counts (mailing_no, partition, status, n)
+         SELECT * FROM unnest($1::bigint[], $2::integer[], $3::text[], $4::bigint[])
+         ON CONFLICT (mailing_no, partition, status) DO UPDATE SET n = mailing_counts.n + EXCLUDED.n",
+        &mailing_nos,
+        &partitions,
+        &statuses,
+        &ns,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Adds to `mailing_settled_rounds`, by `(mailing_no, partition)`.
+pub async fn add_settled_rounds(conn: &mut PgConnection, changes: &BTreeMap<(i64, i32), i64>) -> sqlx::Result<()> {
+    let (mut mailing_nos, mut partitions, mut ns) = (vec![], vec![], vec![]);
+    for ((mailing_no, partition), n) in changes {
+        mailing_nos.push(*mailing_no);
+        partitions.push(*partition);
+        ns.push(*n);
+    }
+    sqlx::query!(
+        "INSERT INTO mailing_settled_rounds (mailing_no, partition, n)
+         SELECT * FROM unnest($1::bigint[], $2::integer[], $3::bigint[])
+         ON CONFLICT (mailing_no, partition) DO UPDATE SET n = mailing_settled_rounds.n + EXCLUDED.n",
+        &mailing_nos,
+        &partitions,
+        &ns,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Empties all that the projector writes, so that it is written again from the log. Waits for a projector's transaction.
+pub async fn empty(conn: &mut PgConnection) -> sqlx::Result<()> {
+    // The offsets first, as every batch takes them.
+    sqlx::query!("TRUNCATE projector_offsets, messages, attempts, mailing_counts, mailing_settled_rounds")
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Whether there are rows of a mailing that was created before `moment`, or that is no longer there to say when.
+pub async fn has_rows_from_before(conn: &mut PgConnection, moment: DateTime<Utc>) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"SELECT EXISTS (
+               SELECT FROM mailing_counts LEFT JOIN mailings USING (mailing_no)
+               WHERE mailings.created_at IS NULL OR mailings.created_at < $1
+           ) AS "exists!""#,
+        moment,
+    )
+    .fetch_one(conn)
+    .await
+}
