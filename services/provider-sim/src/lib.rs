@@ -1,0 +1,190 @@
+//! The provider simulator: the provider's contract with switchable faults, and the judge of every test: it counts the
+//! calls of each message and keeps a log of them.
+//!
+//! ```text
+//! POST /v1/send/{msgId}   Authorization: Bearer <token>   {"id": int64, "phone": int64, "text": string}
+//! 200 {"code": 0, "message": "OK"}
+//! ```
+//!
+//! Beside that: `GET /stats`, `GET /calls/{msgId}` (the first 8 ended calls), `PUT /faults` (answers with the rules
+//! that it replaces), `POST /reset` (clears the counters), `GET /livez`.
+//!
+//! A call goes: head read, body read, its turn by the rate, **decided**, the latency, answered. What is decided stays:
+//! a client that leaves during the latency leaves an accepted message behind, as with any provider.
+//!
+//! The log holds phones and texts: it is the provider's own and not for anybody else's eyes.
+
+mod book;
+mod call;
+mod control;
+mod faults;
+mod log;
+mod pace;
+mod send;
+mod serve;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::Context;
+use http::HeaderValue;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+pub use crate::book::Stats;
+pub use crate::call::{Call, Outcome};
+pub use crate::faults::{Cohort, Fault, Faults, Latency, Rule};
+
+use crate::book::Book;
+use crate::log::Log;
+use crate::pace::Pace;
+
+/// What a simulator is started with.
+#[derive(Clone, clap::Parser)]
+#[command(name = "provider-sim", about = "Simulates the message provider, with faults, and keeps count", version)]
+pub struct Config {
+    /// Where to listen; port 0 picks a free one
+    #[arg(long, env = "HERALD_SIM_ADDR", default_value = "127.0.0.1:8090")]
+    pub addr: SocketAddr,
+
+    /// File to append a line a call to; none without it
+    #[arg(long, env = "HERALD_SIM_LOG")]
+    pub log: Option<PathBuf>,
+
+    /// Bearer token that callers must show
+    #[arg(long, env = "HERALD_PROVIDER_TOKEN", hide_env_values = true)]
+    pub token: String,
+
+    /// Decides with message id and call number who meets a fault
+    #[arg(long, env = "HERALD_SIM_SEED", default_value_t = 0)]
+    pub seed: u64,
+
+    /// How long an answer takes: 50ms, or 20ms..80ms
+    #[arg(long, env = "HERALD_SIM_LATENCY", default_value = "0ms")]
+    pub latency: Latency,
+
+    /// Calls a second that it can take, the others wait; 0 is no limit
+    #[arg(long, env = "HERALD_SIM_RATE", default_value_t = 0)]
+    pub rate: u32,
+
+    /// Faults from the start, as PUT /faults takes them, for instance [{"fault": {"status": 500}, "probability": 0.1}]
+    #[arg(long, env = "HERALD_SIM_FAULTS", default_value = "[]")]
+    pub faults: Faults,
+}
+
+impl Config {
+    /// A free port on loopback and an instant provider without faults or log.
+    pub fn new(token: &str) -> Self {
+        Self {
+            addr: SocketAddr::from(([127, 0, 0, 1], 0)),
+            log: None,
+            token: token.to_owned(),
+            seed: 0,
+            latency: Latency::default(),
+            rate: 0,
+            faults: Faults::default(),
+        }
+    }
+}
+
+/// The state that all connections share.
+#[derive(Debug)]
+struct Sim {
+    bearer: HeaderValue,
+    seed: u64,
+    latency: Latency,
+    pace: Pace,
+    faults: Mutex<Faults>,
+    book: Book,
+    log: Option<Log>,
+}
+
+impl Sim {
+    fn new(config: &Config) -> anyhow::Result<Self> {
+        anyhow::ensure!(!config.token.is_empty(), "the provider's token is empty");
+        let mut bearer = HeaderValue::try_from(format!("Bearer {}", config.token))
+            .context("the provider's token is no header value")?;
+        bearer.set_sensitive(true);
+        Ok(Self {
+            bearer,
+            seed: config.seed,
+            latency: config.latency,
+            pace: Pace::new(config.rate),
+            faults: Mutex::new(config.faults.clone()),
+            book: Book::new(),
+            log: config.log.as_deref().map(Log::open).transpose()?,
+        })
+    }
+
+    fn faults(&self) -> MutexGuard<'_, Faults> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_faults(&self, faults: Faults) -> Faults {
+        std::mem::replace(&mut *self.faults(), faults)
+    }
+
+    fn stats(&self) -> anyhow::Result<Stats> {
+        let stats = self.book.stats();
+        self.log.as_ref().map_or(Ok(()), Log::flush)?;
+        Ok(stats)
+    }
+
+    fn reset(&self) {
+        if let Some(log) = &self.log {
+            log.reset(call::now_us());
+        }
+        self.book.reset();
+    }
+}
+
+/// A simulator at work in this process; dropped, it stops without waiting.
+pub struct Running {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    sim: Arc<Sim>,
+    server: JoinHandle<()>,
+    stop: DropGuard,
+}
+
+/// Listens and serves in the background. Fails if the address is taken, the log can't be opened or the token is empty.
+pub async fn start(config: Config) -> anyhow::Result<Running> {
+    let sim = Arc::new(Sim::new(&config)?);
+    let listener = TcpListener::bind(config.addr).await.with_context(|| format!("listen on {}", config.addr))?;
+    let addr = listener.local_addr()?;
+    let stop = CancellationToken::new();
+    let server = tokio::spawn(serve::accept(listener, Arc::clone(&sim), stop.clone()));
+    Ok(Running { addr, sim, server, stop: stop.drop_guard() })
+}
+
+impl Running {
+    /// The counters. Every ended call in them has its line in the log's file, for which this waits (blocking, far below
+    /// a millisecond); fails if the log couldn't be written.
+    pub fn stats(&self) -> anyhow::Result<Stats> {
+        self.sim.stats()
+    }
+
+    /// The first 8 ended calls of a message, by number.
+    pub fn calls(&self, id: i64) -> Vec<Call> {
+        self.sim.book.calls(id)
+    }
+
+    /// Replaces the rules from the next decision on, and returns the old ones.
+    pub fn set_faults(&self, faults: Faults) -> Faults {
+        self.sim.set_faults(faults)
+    }
+
+    /// Clears the counters, not the log.
+    pub fn reset(&self) {
+        self.sim.reset();
+    }
+
+    /// Drops all connections, ends the log and returns the last counters. Fails if the log is incomplete.
+    pub async fn stop(self) -> anyhow::Result<Stats> {
+        drop(self.stop);
+        self.server.await?;
+        self.sim.stats()
+    }
+}
