@@ -1,0 +1,35 @@
+use prometheus::{Gauge, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, exponential_buckets};
+
+/// What the api measures.
+#[derive(Clone)]
+pub struct Metrics {
+    pub(crate) requests: IntCounterVec,
+    pub(crate) duration: HistogramVec,
+    pub(crate) outbox_rows: IntGauge,
+    pub(crate) outbox_age: Gauge,
+}
+
+impl Metrics {
+    /// Registers the series.
+    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let labels = &["route", "method", "status"];
+        let buckets = exponential_buckets(0.001, 3.0, 10)?;
+        let metrics = Self {
+            requests: IntCounterVec::new(
+                Opts::new("herald_http_requests_total", "Requests by route template"),
+                labels,
+            )?,
+            duration: HistogramVec::new(
+                HistogramOpts::new("herald_http_request_duration_seconds", "Until the answer's head").buckets(buckets),
+                labels,
+            )?,
+            outbox_rows: IntGauge::new("herald_outbox_unpublished_rows", "Events that Kafka has not acknowledged")?,
+            outbox_age: Gauge::new("herald_outbox_oldest_unpublished_age_seconds", "How old the oldest of them is")?,
+        };
+        registry.register(Box::new(metrics.requests.clone()))?;
+        registry.register(Box::new(metrics.duration.clone()))?;
+        registry.register(Box::new(metrics.outbox_rows.clone()))?;
+        registry.register(Box::new(metrics.outbox_age.clone()))?;
+        Ok(metrics)
+    }
+}

@@ -1,0 +1,172 @@
+//! Errors as RFC 9457 problem documents. The `code` is stable; the texts are for people.
+
+use axum::Json;
+use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderValue, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// A problem document (RFC 9457).
+#[derive(Serialize, ToSchema, Debug)]
+pub(crate) struct Problem {
+    /// A relative URI that names the kind of problem.
+    #[schema(example = "/problems/invalid_fields")]
+    r#type: String,
+    /// The kind of problem, for people.
+    title: String,
+    /// The HTTP status.
+    status: u16,
+    /// This problem, for people.
+    detail: String,
+    /// The kind of problem, for programs; it never changes.
+    #[schema(example = "invalid_fields")]
+    code: &'static str,
+    /// Each bad field.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<FieldError>,
+    /// Of an import that ended early: how many clients were surely imported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    imported: Option<u64>,
+}
+
+/// A bad field.
+#[derive(Clone, Serialize, ToSchema, Debug, PartialEq, Eq)]
+pub(crate) struct FieldError {
+    /// A JSON pointer into the body.
+    #[schema(example = "/filter/tags/0")]
+    pub(crate) pointer: String,
+    /// The kind of fault, for programs.
+    #[schema(example = "invalid")]
+    pub(crate) code: &'static str,
+    /// For people.
+    pub(crate) detail: String,
+}
+
+/// Why a request was refused or failed.
+#[derive(Debug)]
+pub(crate) enum ApiError {
+    /// The request is at fault.
+    Refused { status: StatusCode, code: &'static str, detail: String },
+    /// Its fields are.
+    Fields(Vec<FieldError>),
+    /// An import ended early.
+    Import { imported: u64, cause: Box<ApiError> },
+    /// Postgres is away; trying again will help.
+    Unavailable(sqlx::Error),
+    /// A fault of ours.
+    Internal(anyhow::Error),
+}
+
+impl ApiError {
+    pub(crate) fn not_found(what: &str) -> Self {
+        Self::refused(StatusCode::NOT_FOUND, "not_found", format!("there is no such {what}"))
+    }
+
+    /// Fields that stand twice in an object.
+    pub(crate) fn doubled_fields(pointers: Vec<String>) -> Self {
+        let bad = |pointer| FieldError { pointer, code: "duplicate_field", detail: "must be given once".to_owned() };
+        Self::Fields(pointers.into_iter().map(bad).collect())
+    }
+
+    pub(crate) fn conflict(code: &'static str, detail: &str) -> Self {
+        Self::refused(StatusCode::CONFLICT, code, detail)
+    }
+
+    pub(crate) fn refused(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Self::Refused { status, code, detail: detail.into() }
+    }
+}
+
+impl From<sqlx::Error> for ApiError {
+    fn from(error: sqlx::Error) -> Self {
+        if store::is_transient(&error) { Self::Unavailable(error) } else { Self::Internal(error.into()) }
+    }
+}
+
+impl From<anyhow::Error> for ApiError {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Internal(error)
+    }
+}
+
+/// The error of an answer, for the one place that logs it.
+#[derive(Clone)]
+pub(crate) struct Logged(pub(crate) String);
+
+impl ApiError {
+    /// The document, and what is to be logged.
+    fn problem(self) -> (Problem, Option<String>) {
+        match self {
+            Self::Refused { status, code, detail } => {
+                (Problem::new(status, code, status.canonical_reason().unwrap_or("Refused"), detail), None)
+            }
+            Self::Fields(errors) => {
+                let detail = format!("{} of the fields can't be taken", errors.len());
+                let problem =
+                    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_fields", "Invalid fields", detail);
+                (Problem { errors, ..problem }, None)
+            }
+            Self::Import { imported, cause } => {
+                let (mut problem, logged) = cause.problem();
+                problem.imported = Some(imported);
+                problem.detail.push_str(&format!("; at least {imported} clients were imported and stay"));
+                (problem, logged)
+            }
+            Self::Unavailable(error) => {
+                let detail = "the database can't be reached".to_owned();
+                let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Unavailable", detail);
+                (problem, Some(error.to_string()))
+            }
+            Self::Internal(error) => {
+                let detail = "an error of Herald's; its log names it beside the x-request-id".to_owned();
+                let problem = Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error", detail);
+                (problem, Some(format!("{error:#}")))
+            }
+        }
+    }
+}
+
+impl Problem {
+    fn new(status: StatusCode, code: &'static str, title: &str, detail: String) -> Self {
+        Self {
+            r#type: format!("/problems/{code}"),
+            title: title.to_owned(),
+            status: status.as_u16(),
+            detail,
+            code,
+            errors: vec![],
+            imported: None,
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (problem, logged) = self.problem();
+        let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(problem)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if let Some(error) = logged {
+            response.extensions_mut().insert(Logged(error));
+        }
+        response
+    }
+}
+
+pub(crate) async fn no_such_route() -> ApiError {
+    // Without the path: a caller may have put a phone number there.
+    ApiError::refused(StatusCode::NOT_FOUND, "no_such_route", "there is nothing at this path; see /api/v1/docs")
+}
+
+pub(crate) async fn method_not_allowed(method: Method) -> Response {
+    let detail = format!("{method} isn't possible here; see the Allow header");
+    let mut response = ApiError::refused(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail).into_response();
+    // axum fills it in from the route's methods when it is absent.
+    response.headers_mut().remove(ALLOW);
+    response
+}

@@ -1,0 +1,122 @@
+//! From the outbox to mailing-events, in the outbox's order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use events::topics::Topic;
+use kafka::{Outgoing, TransactionalProducer};
+use runtime::config::Secret;
+use runtime::health::{Health, Heartbeat};
+use sqlx::postgres::{PgConnectOptions, PgListener};
+use sqlx::{Connection, PgConnection};
+use store::outbox::{self, OutboxRow};
+use tokio_util::sync::CancellationToken;
+
+/// A notification may be lost with its connection, so the outbox is looked at anyhow.
+const POLL: Duration = Duration::from_millis(250);
+const BATCH: i64 = 500;
+const INIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// What takes longer has lost its connection without being told.
+const DATABASE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Fencing and publishing take at most 20 s each, and each turn of the loop is one of them.
+const BEAT_LIMIT: Duration = Duration::from_secs(60);
+
+/// Publishes the outbox. Of several only the one that holds the advisory lock does.
+pub(crate) struct Relay {
+    kafka: kafka::Client,
+    database_url: Secret,
+    topic: String,
+    heartbeat: Heartbeat,
+}
+
+impl Relay {
+    pub(crate) fn new(kafka: kafka::Client, database_url: Secret, health: &Health) -> Self {
+        let topic = kafka.topics.name(Topic::MailingEvents);
+        Self { kafka, database_url, topic, heartbeat: health.heartbeat("relay", BEAT_LIMIT) }
+    }
+
+    /// Runs until told to stop. What fails is begun anew: lock, producer, and what the outbox holds.
+    pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        while !stop.is_cancelled() {
+            self.heartbeat.beat();
+            match stop.run_until_cancelled(self.lead()).await {
+                None => break,
+                Some(Ok(())) => {}
+                Some(Err(error)) => tracing::warn!(error = format!("{error:#}"), "the relay begins anew"),
+            }
+            let _ = stop.run_until_cancelled(tokio::time::sleep(POLL)).await;
+        }
+        Ok(())
+    }
+
+    /// Takes the lock, fences whoever had it, and publishes for as long as nothing fails. The connection is a direct one
+    /// and holds the lock: when it is lost, so is the lock, and the next read fails.
+    async fn lead(&self) -> anyhow::Result<()> {
+        let mut db = within(PgConnection::connect_with(&self.options()?)).await.context("connect to Postgres")?;
+        while !within(outbox::try_lead(&mut db)).await? {
+            self.heartbeat.beat();
+            tokio::time::sleep(POLL).await;
+        }
+        let mut listener =
+            within(PgListener::connect(self.database_url.expose())).await.context("listen to Postgres")?;
+        within(listener.listen(outbox::CHANNEL)).await?;
+
+        // Before the outbox is read: an older relay that lost the lock can append nothing from here on.
+        let producer = Arc::new(self.fence().await?);
+        tracing::info!("this relay leads");
+        loop {
+            self.heartbeat.beat();
+            let rows = within(outbox::oldest(&mut db, BATCH)).await?;
+            if rows.is_empty() {
+                if let Ok(notified) = tokio::time::timeout(POLL, listener.try_recv()).await {
+                    notified.context("listen to Postgres")?;
+                }
+                continue;
+            }
+            let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
+            self.publish(&producer, rows).await?;
+            within(outbox::delete(&mut db, &ids)).await?;
+        }
+    }
+
+    /// The lock must be free soon after this machine has gone: the server asks every few seconds whether it is there.
+    fn options(&self) -> sqlx::Result<PgConnectOptions> {
+        Ok(self.database_url.expose().parse::<PgConnectOptions>()?.application_name("herald-relay").options([
+            ("tcp_keepalives_idle", "5"),
+            ("tcp_keepalives_interval", "5"),
+            ("tcp_keepalives_count", "3"),
+        ]))
+    }
+
+    async fn fence(&self) -> anyhow::Result<TransactionalProducer> {
+        let kafka = self.kafka.clone();
+        tokio::task::spawn_blocking(move || {
+            let producer = TransactionalProducer::new(&kafka, &kafka.topics.transactional_id("relay"))?;
+            producer.init(INIT_TIMEOUT)?;
+            kafka::Result::Ok(producer)
+        })
+        .await?
+        .context("fence older relays")
+    }
+
+    async fn publish(&self, producer: &Arc<TransactionalProducer>, rows: Vec<OutboxRow>) -> anyhow::Result<()> {
+        let (producer, topic) = (Arc::clone(producer), self.topic.clone());
+        tokio::task::spawn_blocking(move || {
+            producer.publish(rows.into_iter().map(|row| Outgoing {
+                topic: &topic,
+                partition: row.shard,
+                key: row.key,
+                payload: row.payload.into_bytes(),
+            }))
+        })
+        .await?
+        .context("publish the outbox")
+    }
+}
+
+async fn within<T>(work: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+    tokio::time::timeout(DATABASE_TIMEOUT, work)
+        .await
+        .unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
+}
