@@ -1,0 +1,148 @@
+//! Samples the conveyor from what the senders have committed, and shares the room among this process's shards.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use domain::conveyor::{Conveyor, Share};
+use events::topics::Topic;
+use kafka::ledger::Metadata;
+use kafka::{CommittedPartition, GroupView};
+
+use crate::metrics::Metrics;
+
+/// Senders commit this often.
+const SAMPLE_AGE: Duration = Duration::from_millis(100);
+/// Over which the pace is taken.
+const PACE_WINDOW: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The conveyor as last sampled.
+pub(crate) struct Sampler {
+    view: GroupView,
+    shards: u64,
+    metrics: Metrics,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    sampled_at: Option<Instant>,
+    conveyor: Conveyor,
+    /// Σ (position − open) at past moments, oldest first, since something was last idle.
+    settled: VecDeque<(Instant, u64)>,
+    owned: u64,
+    /// Clients planned since the sample.
+    planned: u64,
+    /// Clients of pages under way.
+    under_way: u64,
+}
+
+/// Room that a page has been given. What was really planned is told by [`Room::used`].
+pub(crate) struct Room<'a> {
+    sampler: &'a Sampler,
+    pub(crate) clients: u64,
+}
+
+impl Sampler {
+    pub(crate) fn new(kafka: &kafka::Client, metrics: Metrics) -> kafka::Result<Self> {
+        Ok(Self {
+            view: GroupView::new(kafka, &kafka.topics.group("sender"), Topic::MessageEvents)?,
+            shards: u64::from(kafka.topics.shards()),
+            metrics,
+            state: Mutex::default(),
+        })
+    }
+
+    /// How many shards this process owns now.
+    pub(crate) fn own(&self, shards: usize) {
+        self.state.lock().expect("not poisoned").owned = shards as u64;
+        self.metrics.shards.set(i64::try_from(shards).unwrap_or(i64::MAX));
+    }
+
+    /// Room for the next page, if it is worth planning one. Blocks while it samples.
+    pub(crate) fn room(&self) -> kafka::Result<Option<Room<'_>>> {
+        let mut state = self.state.lock().expect("not poisoned");
+        if state.sampled_at.is_none_or(|at| at.elapsed() >= SAMPLE_AGE) {
+            self.sample(&mut state)?;
+        }
+        let share = Share { owned: state.owned, shards: self.shards, planned_since: state.planned + state.under_way };
+        let clients = state.conveyor.page(share);
+        state.under_way += clients.unwrap_or(0);
+        Ok(clients.map(|clients| Room { sampler: self, clients }))
+    }
+
+    fn sample(&self, state: &mut State) -> kafka::Result<()> {
+        let partitions = self.view.partitions(TIMEOUT)?;
+        let (unread, open, settled) =
+            partitions.iter().map(count).fold((0, 0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1, sum.2 + one.2));
+        let now = Instant::now();
+        if state.conveyor.unread + state.conveyor.open == 0 {
+            state.settled.clear();
+        }
+        state.settled.push_back((now, settled));
+        while state.settled.len() > 2 && now - state.settled[1].0 >= PACE_WINDOW {
+            state.settled.pop_front();
+        }
+        let (since, before) = state.settled[0];
+        let seconds = (now - since).as_secs_f64();
+        if seconds >= SAMPLE_AGE.as_secs_f64() {
+            state.conveyor.pace = (settled.saturating_sub(before) as f64 / seconds) as u64;
+        }
+        state.conveyor = Conveyor { unread, open, pace: state.conveyor.pace };
+        (state.sampled_at, state.planned) = (Some(now), 0);
+        self.metrics.unread.set(unread.cast_signed());
+        self.metrics.open.set(open.cast_signed());
+        Ok(())
+    }
+}
+
+impl Room<'_> {
+    /// The page is committed with this many clients. Dropped without, the room is free again.
+    pub(crate) fn used(self, clients: u64) {
+        self.sampler.state.lock().expect("not poisoned").planned += clients;
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        self.sampler.state.lock().expect("not poisoned").under_way -= self.clients;
+    }
+}
+
+/// Unread, open and settled of a partition. Without a commit nothing was ever taken in.
+fn count(partition: &CommittedPartition) -> (u64, u64, u64) {
+    let (position, open) = match &partition.committed {
+        Some((frontier, metadata)) => match metadata.parse::<Metadata>() {
+            Ok(metadata) => (metadata.position, metadata.open),
+            Err(_) => (*frontier, 0),
+        },
+        None => (partition.low, 0),
+    };
+    let position = position.clamp(partition.low, partition.end);
+    let unread = (partition.end - position).cast_unsigned();
+    (unread, open, position.cast_unsigned().saturating_sub(open))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_unread_or_open_is_counted_from_the_senders_commits() {
+        let partition = |committed: Option<(i64, &str)>| CommittedPartition {
+            low: 10,
+            end: 100,
+            committed: committed.map(|(offset, metadata)| (offset, metadata.to_owned())),
+        };
+        let cases = [
+            ("a commit", Some((40, "v1 bookmark=1 position=70 open=5")), (30, 5, 65)),
+            ("no commit", None, (90, 0, 10)),
+            ("somebody else's metadata", Some((40, "")), (60, 0, 40)),
+            ("beyond the end", Some((200, "v1 bookmark=1 position=200 open=0")), (0, 0, 100)),
+        ];
+        for (name, committed, expected) in cases {
+            assert_eq!(count(&partition(committed)), expected, "{name}");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use events::{MailingEvent, decode};
+use kafka::{Assigned, Commit, Flow, Member, Moment, Record, Start};
+use runtime::health::Readiness;
+
+use crate::progress;
+use crate::shard::{Desk, Planner, Shard};
+use events::topics::Topic;
+
+/// The scheduler as a member of its group. An event only wakes its shard: the row is the truth.
+pub(crate) struct SchedulerMember {
+    desk: Arc<Desk>,
+    ready: Readiness,
+    planners: Vec<Arc<Planner>>,
+    shards: Mutex<HashMap<i32, Shard>>,
+}
+
+impl SchedulerMember {
+    /// Makes a producer for each shard there is, so that taking one over doesn't wait for a connection.
+    pub(crate) fn new(desk: Arc<Desk>, ready: Readiness) -> kafka::Result<Self> {
+        let shards = 0..desk.kafka.topics.shards().cast_signed();
+        let planners =
+            shards.map(|shard| Ok(Arc::new(Planner::new(&desk.kafka, shard)?))).collect::<kafka::Result<_>>()?;
+        Ok(Self { desk, ready, planners, shards: Mutex::default() })
+    }
+}
+
+impl Member for SchedulerMember {
+    fn assigned(&self, assigned: &[Assigned]) -> Vec<Start> {
+        let mut shards = self.shards.lock().expect("not poisoned");
+        let starts = assigned.iter().map(|one| {
+            // Events that came while nobody listened are read again: they wake and tell which versions are published.
+            let start = one.at.committed.as_ref().map_or(one.at.low, |(offset, _)| *offset);
+            let start = start.clamp(one.at.low, one.at.end);
+            let planner = Arc::clone(&self.planners[one.partition as usize]);
+            shards.insert(one.partition, Shard::take_over(one.partition, start, Arc::clone(&self.desk), planner));
+            Start(start)
+        });
+        let starts = starts.collect();
+        self.desk.conveyor.own(shards.len());
+        self.ready.ready();
+        starts
+    }
+
+    fn revoked(&self, numbers: &[i32], _lost: bool) -> Vec<Commit> {
+        let revoked: Vec<(i32, Shard)> = {
+            let mut shards = self.shards.lock().expect("not poisoned");
+            let revoked = numbers.iter().filter_map(|number| Some((*number, shards.remove(number)?))).collect();
+            self.desk.conveyor.own(shards.len());
+            revoked
+        };
+        for (_, shard) in &revoked {
+            shard.handle.stop.cancel();
+        }
+        revoked.into_iter().map(|(number, shard)| commit(number, shard.give_up())).collect()
+    }
+
+    fn record(&self, record: Record) -> Flow {
+        let shards = self.shards.lock().expect("not poisoned");
+        let Some(handle) = shards.get(&record.partition).map(|shard| Arc::clone(&shard.handle)) else {
+            return Flow::More;
+        };
+        drop(shards);
+        if record.payload.is_some() {
+            match decode::<MailingEvent>(record.payload.as_deref()) {
+                Ok(event) => handle.published(&event),
+                Err(error) => {
+                    let topic = self.desk.kafka.topics.name(Topic::MailingEvents);
+                    progress::refuse(&self.desk.dead_letters, &self.desk.runtime, &topic, &record, error.to_string());
+                }
+            }
+        }
+        Flow::More
+    }
+
+    fn wants(&self, _partition: i32) -> bool {
+        true
+    }
+
+    fn position(&self, partition: i32, position: i64) {
+        if let Some(shard) = self.shards.lock().expect("not poisoned").get(&partition) {
+            shard.handle.read_to(position);
+        }
+    }
+
+    fn commits(&self) -> Vec<Commit> {
+        let shards = self.shards.lock().expect("not poisoned");
+        let mut commits: Vec<Commit> =
+            shards.iter().map(|(&number, shard)| commit(number, shard.handle.position())).collect();
+        commits.sort_by_key(|commit| commit.partition);
+        commits
+    }
+
+    fn acknowledged(&self, sent: Moment) {
+        for shard in self.shards.lock().expect("not poisoned").values() {
+            shard.handle.confirm(sent);
+        }
+    }
+}
+
+fn commit(partition: i32, offset: i64) -> Commit {
+    Commit { partition, offset, metadata: String::new() }
+}
