@@ -1,0 +1,85 @@
+//! The sender: a member of the consumer group on message-events that calls the provider for each message until it is
+//! settled, and says so in status-events.
+//!
+//! A record becomes an open slot ([`partition`]), a slot is a task that lives the life of one message ([`message`]):
+//! board and lease are checked, the provider is called, the status is acknowledged, the slot is closed. What is committed
+//! is the frontier of the closed slots. A new owner reads the statuses behind the old one's bookmark first ([`replay`]).
+
+mod board;
+mod clock;
+mod fence;
+mod member;
+mod message;
+mod metrics;
+mod partition;
+mod provider;
+mod replay;
+mod retry;
+mod settings;
+mod statuses;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use events::topics::Topic;
+use kafka::{GroupConsumer, GroupSettings};
+use runtime::Service;
+
+pub use settings::Settings;
+
+/// How long the group waits for a silent sender before it gives its partitions away. More than the lease (5 s) and the
+/// producer's timeout (5 s) together: when the next owner begins, nothing of this one can start or arrive any more.
+const SESSION_TIMEOUT: Duration = Duration::from_secs(12);
+
+/// Starts the sender's tasks. Returns once they are spawned; readiness says when it takes part.
+pub async fn start(
+    settings: Settings,
+    kafka: &kafka::Client,
+    kafka_metrics: &kafka::Metrics,
+    service: &Service,
+) -> anyhow::Result<()> {
+    settings.check()?;
+    let metrics = metrics::Metrics::register(&service.registry)?;
+    let fence = Arc::new(fence::Fence::default());
+    let board = Arc::new(board::Board::default());
+
+    let reader = board::Reader::new(kafka.clone(), Arc::clone(&board), Arc::clone(&fence));
+    let beat = service.health.heartbeat("board", Duration::from_secs(30));
+    let (board_ready, stop) = (service.health.readiness("board"), service.stop.clone());
+    service.tasks.spawn_blocking("board", move || reader.run(&stop, &board_ready, &beat));
+
+    let provider = provider::Provider::new(&settings, service.health.readiness("provider"))?;
+    let desk = Arc::new(message::Desk {
+        board,
+        fence: Arc::clone(&fence),
+        clock: clock::Clock::default(),
+        provider,
+        calls: tokio::sync::Semaphore::new(settings.sender_concurrency),
+        statuses: statuses::Statuses::new(kafka)?,
+        dead_letters: kafka::DeadLetters::new(kafka, kafka_metrics)?,
+        topic: kafka.topics.name(Topic::MessageEvents),
+        retry_delays: settings.retry_delays.0.clone(),
+        metrics,
+    });
+    let member = Arc::new(member::SenderMember::new(
+        kafka.clone(),
+        desk,
+        settings.revoke_deadline(),
+        service.health.readiness("group"),
+        service.stop.clone(),
+    ));
+    let group = GroupSettings {
+        group: kafka.topics.group("sender"),
+        topic: Topic::MessageEvents,
+        session_timeout: SESSION_TIMEOUT,
+        max_poll_interval: settings.max_poll_interval,
+        // A message's first call waits for the fetch, so the broker answers with what it has.
+        fetch_min_bytes: 1,
+    };
+    let consumer = GroupConsumer::new(kafka, group, kafka_metrics, service.stop.clone(), member.clone())
+        .context("create the sender's consumer")?;
+    let beat = service.health.heartbeat("consumer", settings.max_poll_interval + Duration::from_secs(30));
+    service.tasks.spawn_blocking("sender-consumer", move || Ok(consumer.run(|| beat.beat())?));
+    Ok(())
+}

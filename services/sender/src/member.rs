@@ -1,0 +1,149 @@
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use kafka::{Assigned, Commit, Flow, Member, Moment, Record, Start};
+use runtime::health::Readiness;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use crate::message::Desk;
+use crate::partition::Partition;
+use crate::replay::Begin;
+
+/// The sender as a member of its group.
+pub(crate) struct SenderMember {
+    kafka: kafka::Client,
+    desk: Arc<Desk>,
+    revoke_deadline: Duration,
+    ready: Readiness,
+    stop: CancellationToken,
+    runtime: Handle,
+    partitions: Mutex<HashMap<i32, Arc<Partition>>>,
+}
+
+impl SenderMember {
+    /// Must be called within the runtime that the messages' tasks are to run on.
+    pub(crate) fn new(
+        kafka: kafka::Client,
+        desk: Arc<Desk>,
+        revoke_deadline: Duration,
+        ready: Readiness,
+        stop: CancellationToken,
+    ) -> Self {
+        let (runtime, partitions) = (Handle::current(), Mutex::default());
+        Self { kafka, desk, revoke_deadline, ready, stop, runtime, partitions }
+    }
+
+    fn partition(&self, number: i32) -> Option<Arc<Partition>> {
+        self.partitions.lock().expect("not poisoned").get(&number).cloned()
+    }
+
+    fn all(&self) -> Vec<Arc<Partition>> {
+        self.partitions.lock().expect("not poisoned").values().cloned().collect()
+    }
+
+    /// Reads the partition's statuses beside the rebalance, then opens it.
+    fn replay(&self, partition: Arc<Partition>, begin: Begin) {
+        let (kafka, stop) = (self.kafka.clone(), self.stop.clone());
+        self.runtime.spawn_blocking(move || {
+            while !stop.is_cancelled() && !partition.stop.is_cancelled() {
+                match begin.replay(&kafka, partition.number) {
+                    Ok(replayed) => {
+                        let settled = replayed.known.values().filter(|known| known.settled).count();
+                        tracing::info!(
+                            kafka.partition = partition.number,
+                            ?begin,
+                            frontier = replayed.frontier,
+                            known = replayed.known.len(),
+                            settled,
+                            "partition taken over"
+                        );
+                        partition.desk.metrics.replayed.inc_by(replayed.known.len() as u64);
+                        return partition.open_with(replayed);
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, kafka.partition = partition.number, "a replay failed; it begins again");
+                    }
+                }
+            }
+        });
+    }
+}
+
+impl Member for SenderMember {
+    fn assigned(&self, assigned: &[Assigned]) -> Vec<Start> {
+        self.desk.fence.new_generation();
+        self.ready.ready();
+        assigned
+            .iter()
+            .map(|one| {
+                let begin = Begin::of(one);
+                let partition = Arc::new(Partition::new(one.partition, Arc::clone(&self.desk), self.runtime.clone()));
+                self.partitions.lock().expect("not poisoned").insert(one.partition, Arc::clone(&partition));
+                self.replay(partition, begin);
+                Start(begin.start())
+            })
+            .collect()
+    }
+
+    fn revoked(&self, numbers: &[i32], lost: bool) -> Vec<Commit> {
+        let revoked: Vec<Arc<Partition>> = {
+            let mut partitions = self.partitions.lock().expect("not poisoned");
+            numbers.iter().filter_map(|number| partitions.remove(number)).collect()
+        };
+        for partition in &revoked {
+            partition.stop.cancel();
+            partition.tasks.close();
+            if lost {
+                partition.lost.cancel();
+            }
+        }
+        if lost {
+            self.desk.fence.new_generation();
+            return vec![];
+        }
+        let drained = async {
+            for partition in &revoked {
+                partition.tasks.wait().await;
+            }
+        };
+        // The timer needs the runtime's context, which only `block_on` gives.
+        let drained = async { tokio::time::timeout(self.revoke_deadline, drained).await };
+        if self.runtime.block_on(drained).is_err() {
+            tracing::warn!("calls or statuses were still under way when their partitions had to be given up");
+        }
+        let commits = revoked.iter().filter_map(|partition| partition.commit()).collect();
+        for partition in &revoked {
+            partition.lost.cancel();
+        }
+        commits
+    }
+
+    fn record(&self, record: Record) -> Flow {
+        self.partition(record.partition).map_or(Flow::More, |partition| partition.record(record))
+    }
+
+    fn wants(&self, partition: i32) -> bool {
+        self.partition(partition).is_none_or(|partition| partition.wants())
+    }
+
+    fn position(&self, partition: i32, position: i64) {
+        if let Some(partition) = self.partition(partition) {
+            partition.position(position);
+        }
+    }
+
+    fn commits(&self) -> Vec<Commit> {
+        let partitions = self.all();
+        let open: usize = partitions.iter().map(|partition| partition.open_slots()).sum();
+        self.desk.metrics.open_slots.set(i64::try_from(open).unwrap_or(i64::MAX));
+        let mut commits: Vec<Commit> = partitions.iter().filter_map(|partition| partition.commit()).collect();
+        commits.sort_by_key(|commit| commit.partition);
+        commits
+    }
+
+    fn acknowledged(&self, sent: Moment) {
+        self.desk.fence.renew_lease(sent);
+    }
+}

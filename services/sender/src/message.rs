@@ -1,0 +1,180 @@
+//! The life of one message, from its slot's opening to the acknowledgement of its settling status.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use domain::delivery::{MailingOrder, Next, Outcome, Permit, after_attempt, permit};
+use domain::status::{Reason, Status};
+use events::{DeadLetter, Kind, MessageEvent, Source, StatusEvent, mask_detail};
+use kafka::{DeadLetters, Record};
+use tokio::sync::Semaphore;
+
+use crate::board::Board;
+use crate::clock::Clock;
+use crate::fence::Fence;
+use crate::metrics::Metrics;
+use crate::partition::Partition;
+use crate::provider::{Call, Provider, Request};
+use crate::retry::jittered;
+use crate::statuses::Statuses;
+
+/// What every message of a sender shares.
+pub(crate) struct Desk {
+    pub(crate) board: Arc<Board>,
+    pub(crate) fence: Arc<Fence>,
+    pub(crate) clock: Clock,
+    pub(crate) provider: Provider,
+    pub(crate) calls: Semaphore,
+    pub(crate) statuses: Statuses,
+    pub(crate) dead_letters: DeadLetters,
+    pub(crate) topic: String,
+    pub(crate) retry_delays: Vec<Duration>,
+    pub(crate) metrics: Metrics,
+}
+
+impl Desk {
+    /// Dead-letters a record that isn't a message. Returns once the letter is acknowledged.
+    pub(crate) async fn refuse(&self, record: &Record, reason: String) {
+        let letter = DeadLetter {
+            topic: self.topic.clone(),
+            partition: record.partition,
+            offset: record.offset,
+            reader: "sender".to_owned(),
+            reason,
+            occurred_at: self.clock.now(),
+        };
+        self.dead_letters.write(&letter).await;
+    }
+}
+
+/// An open message.
+pub(crate) struct Slot {
+    pub(crate) partition: Arc<Partition>,
+    pub(crate) offset: i64,
+    pub(crate) event: MessageEvent,
+    /// Calls made so far, also by an earlier owner.
+    pub(crate) attempt: i32,
+    /// The next call begins no earlier.
+    pub(crate) not_before: Option<DateTime<Utc>>,
+}
+
+/// What a status event tells beside the message and its status.
+#[derive(Default)]
+struct Told {
+    reason: Option<Reason>,
+    code: Option<i32>,
+    latency: Option<Duration>,
+    detail: Option<String>,
+}
+
+impl Slot {
+    /// Brings the message to its settling status, or stops where it may when the partition is taken away.
+    pub(crate) async fn run(mut self) {
+        let partition = Arc::clone(&self.partition);
+        let (desk, stop) = (&partition.desk, &partition.stop);
+        loop {
+            let Some(mailing) = stop.run_until_cancelled(self.turn(desk)).await else { return };
+            if let Permit::Settle(status, reason) = permit(&mailing, desk.clock.now()) {
+                return self.settle(desk, status, Told { reason: Some(reason), ..Told::default() }).await;
+            }
+            let (Some(phone), Some(text)) = (self.event.phone, self.event.text.as_deref()) else {
+                let told = Told { reason: Some(Reason::Invalid), ..Told::default() };
+                return self.settle(desk, Status::Failed, told).await;
+            };
+            let Some(call_slot) = stop.run_until_cancelled(desk.calls.acquire()).await else { return };
+            desk.metrics.active_sends.inc();
+            let request = Request { id: self.event.message_id.get(), phone, text };
+            let call = Box::pin(desk.provider.call(self.event.message_id, &request, self.gate())).await;
+            desk.metrics.active_sends.dec();
+            drop(call_slot);
+            let Call::Made { outcome, code, latency, detail } = call else { continue };
+            measure(&desk.metrics, &outcome, latency);
+
+            let told = Told { reason: None, code, latency: Some(latency), detail };
+            match after_attempt(outcome, self.attempt + 1, &desk.retry_delays) {
+                Next::Wait(wait) => self.not_before = Some(desk.clock.now() + wait),
+                Next::Retry(delay, reason) => {
+                    self.attempt += 1;
+                    self.not_before = Some(desk.clock.now() + jittered(delay));
+                    self.publish(desk, Kind::Open, Status::Retrying, Told { reason: Some(reason), ..told }).await;
+                }
+                Next::Settle(status, reason) => {
+                    self.attempt += 1;
+                    return self.settle(desk, status, Told { reason, ..told }).await;
+                }
+            }
+        }
+    }
+
+    /// Waits until the message may be decided about: its time has come, the board knows its mailing, the fence holds.
+    async fn turn(&self, desk: &Desk) -> MailingOrder {
+        let mailing = desk.board.wait(self.event.mailing_id, self.event.mailing_version).await;
+        if let Some(not_before) = self.not_before {
+            let wait = not_before.min(mailing.ends_at) - desk.clock.now();
+            tokio::time::sleep(wait.to_std().unwrap_or_default()).await;
+        }
+        desk.fence.wait().await;
+        desk.board.wait(self.event.mailing_id, self.event.mailing_version).await
+    }
+
+    /// Repeats the checks when the connection is ready to be written to; what is left then is microseconds.
+    fn gate(&self) -> impl FnOnce() -> bool + Send + Sync + 'static {
+        let partition = Arc::clone(&self.partition);
+        let (mailing, version) = (self.event.mailing_id, self.event.mailing_version);
+        move || {
+            let desk = &partition.desk;
+            let permitted = || {
+                let mailing = desk.board.at_least(mailing, version);
+                mailing.is_some_and(|mailing| permit(&mailing, desk.clock.now()) == Permit::Call)
+            };
+            !partition.stop.is_cancelled() && desk.fence.holds() && permitted()
+        }
+    }
+
+    /// Settling is the acknowledgement: only then is the slot closed.
+    async fn settle(&self, desk: &Desk, status: Status, told: Told) {
+        if self.publish(desk, Kind::Settled, status, told).await {
+            let lag = desk.clock.now() - self.event.planned_at;
+            desk.metrics.delivery_lag.observe(lag.as_seconds_f64().max(0.0));
+            self.partition.close(self.offset);
+        }
+    }
+
+    /// Returns whether the status was acknowledged.
+    async fn publish(&self, desk: &Desk, kind: Kind, status: Status, told: Told) -> bool {
+        let not_before = self.not_before.filter(|_| kind == Kind::Open);
+        let event = StatusEvent {
+            message_id: self.event.message_id,
+            mailing_id: self.event.mailing_id,
+            client_id: self.event.client_id,
+            round: self.event.round,
+            attempt: self.attempt,
+            kind,
+            status,
+            reason: told.reason,
+            code: told.code,
+            latency_ms: told.latency.map(|latency| i32::try_from(latency.as_millis()).unwrap_or(i32::MAX)),
+            not_before,
+            detail: told.detail.as_deref().map(mask_detail),
+            planned_at: self.event.planned_at,
+            occurred_at: desk.clock.now(),
+            source: Source { partition: self.partition.number, offset: self.offset },
+        };
+        let Some(offset) = desk.statuses.publish(&event, &self.partition.lost).await else { return false };
+        self.partition.acknowledge(offset);
+        desk.metrics.messages.with_label_values(&[event.status.as_str()]).inc();
+        true
+    }
+}
+
+fn measure(metrics: &Metrics, outcome: &Outcome, latency: Duration) {
+    let label = match outcome {
+        Outcome::Accepted => "accepted",
+        Outcome::Rejected => "rejected",
+        Outcome::Retryable(_) => "retryable",
+        Outcome::Throttled(_) => "throttled",
+    };
+    metrics.attempts.with_label_values(&[label]).inc();
+    metrics.attempt_duration.with_label_values(&[label]).observe(latency.as_secs_f64());
+}

@@ -1,0 +1,59 @@
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, exponential_buckets,
+};
+
+/// What a sender measures, from the process's start.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    /// Calls on the wire.
+    pub(crate) active_sends: IntGauge,
+    /// Messages by the status they were given.
+    pub(crate) messages: IntCounterVec,
+    /// Calls by what they returned.
+    pub(crate) attempts: IntCounterVec,
+    /// How long they took.
+    pub(crate) attempt_duration: HistogramVec,
+    /// From planned to terminal.
+    pub(crate) delivery_lag: Histogram,
+    /// Messages taken in and not settled.
+    pub(crate) open_slots: IntGauge,
+    /// Statuses found by replays.
+    pub(crate) replayed: IntCounter,
+}
+
+impl Metrics {
+    pub(crate) fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let seconds = |name: &str, help: &str| -> prometheus::Result<HistogramOpts> {
+            Ok(HistogramOpts::new(name, help).buckets(exponential_buckets(0.001, 2.5, 14)?))
+        };
+        let metrics = Self {
+            active_sends: IntGauge::new("herald_active_sends", "Provider calls on the wire")?,
+            messages: IntCounterVec::new(
+                Opts::new("herald_messages_total", "Messages by the status they were given"),
+                &["status"],
+            )?,
+            attempts: IntCounterVec::new(
+                Opts::new("herald_delivery_attempts_total", "Provider calls by what they returned"),
+                &["outcome"],
+            )?,
+            attempt_duration: HistogramVec::new(
+                seconds("herald_delivery_attempt_duration_seconds", "How long provider calls took")?,
+                &["outcome"],
+            )?,
+            delivery_lag: Histogram::with_opts(seconds("herald_delivery_lag_seconds", "From planned to terminal")?)?,
+            open_slots: IntGauge::new("herald_sender_open_slots", "Messages taken in and not settled")?,
+            replayed: IntCounter::new("herald_sender_replayed_statuses_total", "Statuses read by replays")?,
+        };
+        registry.register(Box::new(metrics.active_sends.clone()))?;
+        registry.register(Box::new(metrics.messages.clone()))?;
+        registry.register(Box::new(metrics.attempts.clone()))?;
+        registry.register(Box::new(metrics.attempt_duration.clone()))?;
+        registry.register(Box::new(metrics.delivery_lag.clone()))?;
+        registry.register(Box::new(metrics.open_slots.clone()))?;
+        registry.register(Box::new(metrics.replayed.clone()))?;
+        for status in ["succeeded", "failed", "expired", "cancelled", "retrying"] {
+            metrics.messages.with_label_values(&[status]);
+        }
+        Ok(metrics)
+    }
+}

@@ -1,0 +1,166 @@
+//! One partition of message-events while this sender owns it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use events::{MessageEvent, decode};
+use kafka::ledger::PartitionLedger;
+use kafka::{Commit, Flow, Record};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::message::{Desk, Slot};
+use crate::replay::{Known, Replayed};
+
+/// Messages taken in and not settled.
+const MAX_OPEN: usize = 1_000;
+/// Records that wait for a slot; over this the partition is paused until half are gone.
+const MAX_STASH: usize = 1_000;
+
+/// Lives from assignment to revocation; a partition that comes back is a new one.
+pub(crate) struct Partition {
+    pub(crate) number: i32,
+    pub(crate) desk: Arc<Desk>,
+    /// The partition is being given up: start nothing more.
+    pub(crate) stop: CancellationToken,
+    /// It is another's: nothing more is settled here.
+    pub(crate) lost: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+    runtime: Handle,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// None until the replay is complete: nothing is called or committed before.
+    open: Option<Open>,
+    stash: VecDeque<Record>,
+}
+
+struct Open {
+    ledger: PartitionLedger,
+    /// Messages before this offset were settled by an earlier owner.
+    frontier: i64,
+    /// What the replay found about messages at or above it.
+    known: HashMap<i64, Known>,
+}
+
+impl Partition {
+    pub(crate) fn new(number: i32, desk: Arc<Desk>, runtime: Handle) -> Self {
+        Self {
+            number,
+            desk,
+            stop: CancellationToken::new(),
+            lost: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            runtime,
+            inner: Mutex::default(),
+        }
+    }
+
+    /// The replay is complete: what waited is taken in.
+    pub(crate) fn open_with(self: &Arc<Self>, replayed: Replayed) {
+        let mut ledger = PartitionLedger::new(replayed.frontier, replayed.status_end);
+        if let Some(last_source) = replayed.last_source {
+            ledger.inherit(replayed.bookmark, last_source);
+        }
+        let mut inner = self.inner.lock().expect("not poisoned");
+        inner.open = Some(Open { ledger, frontier: replayed.frontier, known: replayed.known });
+        self.fill(&mut inner);
+    }
+
+    /// Takes a record from the consumer.
+    pub(crate) fn record(self: &Arc<Self>, record: Record) -> Flow {
+        let mut inner = self.inner.lock().expect("not poisoned");
+        inner.stash.push_back(record);
+        self.fill(&mut inner);
+        if inner.stash.len() < MAX_STASH { Flow::More } else { Flow::Full }
+    }
+
+    /// Whether half the stash is free.
+    pub(crate) fn wants(&self) -> bool {
+        self.inner.lock().expect("not poisoned").stash.len() <= MAX_STASH / 2
+    }
+
+    /// The consumer's position: it counts once all that was read before it is taken in.
+    pub(crate) fn position(&self, position: i64) {
+        let mut inner = self.inner.lock().expect("not poisoned");
+        if inner.stash.is_empty()
+            && let Some(open) = &mut inner.open
+        {
+            open.ledger.advance(position);
+        }
+    }
+
+    /// What may be committed; nothing before the replay is complete.
+    pub(crate) fn commit(&self) -> Option<Commit> {
+        let mut inner = self.inner.lock().expect("not poisoned");
+        let checkpoint = inner.open.as_mut()?.ledger.checkpoint();
+        Some(Commit {
+            partition: self.number,
+            offset: checkpoint.frontier,
+            metadata: checkpoint.metadata().to_string(),
+        })
+    }
+
+    /// How many messages are open.
+    pub(crate) fn open_slots(&self) -> usize {
+        self.inner.lock().expect("not poisoned").open.as_ref().map_or(0, |open| open.ledger.open())
+    }
+
+    /// A status of this partition is acknowledged.
+    pub(crate) fn acknowledge(&self, status_offset: i64) {
+        if let Some(open) = &mut self.inner.lock().expect("not poisoned").open {
+            open.ledger.acknowledge(status_offset);
+        }
+    }
+
+    /// A message is settled; the next one takes its place.
+    pub(crate) fn close(self: &Arc<Self>, offset: i64) {
+        let mut inner = self.inner.lock().expect("not poisoned");
+        if let Some(open) = &mut inner.open {
+            open.ledger.settle(offset);
+        }
+        self.fill(&mut inner);
+    }
+
+    /// Gives free slots to what waits.
+    fn fill(self: &Arc<Self>, inner: &mut Inner) {
+        let Some(open) = &mut inner.open else { return };
+        while open.ledger.open() < MAX_OPEN && !self.stop.is_cancelled() {
+            let Some(record) = inner.stash.pop_front() else { return };
+            self.take_in(open, record);
+        }
+    }
+
+    fn take_in(self: &Arc<Self>, open: &mut Open, record: Record) {
+        let offset = record.offset;
+        if offset < open.frontier {
+            return;
+        }
+        let known = open.known.remove(&offset);
+        let event = decode::<MessageEvent>(record.payload.as_deref());
+        let known = known.filter(|known| event.as_ref().is_ok_and(|event| known.is_of(event)));
+        if known.as_ref().is_some_and(|known| known.settled) {
+            open.ledger.advance(offset + 1);
+            return;
+        }
+        open.ledger.deliver(offset);
+        let partition = Arc::clone(self);
+        match event {
+            Ok(event) => {
+                let (attempt, not_before) = known.map_or((0, None), |known| (known.attempt, known.not_before));
+                let slot = Slot { partition, offset, event, attempt, not_before };
+                self.tasks.spawn_on(slot.run(), &self.runtime);
+            }
+            Err(error) => {
+                let refuse = async move {
+                    partition.desk.refuse(&record, error.to_string()).await;
+                    partition.close(offset);
+                };
+                self.tasks.spawn_on(refuse, &self.runtime);
+            }
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! Recovery: what the statuses say about messages that an earlier owner left open. Every call blocks.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use domain::ids::MessageId;
+use events::topics::Topic;
+use events::{Kind, MessageEvent, StatusEvent, decode};
+use kafka::ledger::Metadata;
+use kafka::{Assigned, Client, Isolation, Record, TableReader};
+
+/// A replay reads 2 million records a second; a day's log fits many times.
+const DEADLINE: Duration = Duration::from_secs(600);
+
+/// Where a replay begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Begin {
+    /// A valid commit: at its bookmark.
+    Bookmark { frontier: i64, bookmark: i64 },
+    /// None, or one beyond the end: both logs from their start, side by side.
+    Whole { low: i64 },
+}
+
+/// What is known about a message that may be open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Known {
+    message_id: MessageId,
+    round: i32,
+    /// Where its first status lies.
+    first_status: i64,
+    pub(crate) settled: bool,
+    pub(crate) attempt: i32,
+    pub(crate) not_before: Option<DateTime<Utc>>,
+}
+
+/// What a replay found.
+#[derive(Debug)]
+pub(crate) struct Replayed {
+    /// Messages before this offset are settled.
+    pub(crate) frontier: i64,
+    /// Where the next replay must begin as long as a message up to `last_source` may be open.
+    pub(crate) bookmark: i64,
+    /// The highest source offset seen, at or above the frontier.
+    pub(crate) last_source: Option<i64>,
+    /// Where the status partition ended.
+    pub(crate) status_end: i64,
+    /// By source offset, at or above the frontier.
+    pub(crate) known: HashMap<i64, Known>,
+}
+
+impl Begin {
+    /// Reads the group's commit.
+    pub(crate) fn of(assigned: &Assigned) -> Self {
+        let at = &assigned.at;
+        let valid = at.committed.as_ref().filter(|(offset, _)| *offset <= at.end);
+        match valid.and_then(|(offset, metadata)| Some((*offset, metadata.parse::<Metadata>().ok()?))) {
+            Some((frontier, metadata)) => {
+                Self::Bookmark { frontier: frontier.max(at.low), bookmark: metadata.bookmark }
+            }
+            None => Self::Whole { low: at.low },
+        }
+    }
+
+    /// The first record to read.
+    pub(crate) fn start(self) -> i64 {
+        match self {
+            Self::Bookmark { frontier, .. } => frontier,
+            Self::Whole { low } => low,
+        }
+    }
+
+    /// Reads the statuses of the partition.
+    pub(crate) fn replay(self, client: &Client, partition: i32) -> kafka::Result<Replayed> {
+        match self {
+            Self::Bookmark { frontier, bookmark } => from_bookmark(client, partition, frontier, bookmark),
+            Self::Whole { low } => whole(client, partition, low),
+        }
+    }
+}
+
+impl Known {
+    fn new(event: &StatusEvent, offset: i64) -> Self {
+        Self {
+            message_id: event.message_id,
+            round: event.round,
+            first_status: offset,
+            settled: event.kind == Kind::Settled,
+            attempt: event.attempt,
+            not_before: event.not_before,
+        }
+    }
+
+    fn add(&mut self, event: &StatusEvent) {
+        self.settled |= event.kind == Kind::Settled;
+        if event.attempt >= self.attempt {
+            self.attempt = event.attempt;
+            self.not_before = event.not_before;
+        }
+    }
+
+    /// A topic that was made anew has other messages at the same offsets.
+    pub(crate) fn is_of(&self, event: &MessageEvent) -> bool {
+        self.message_id == event.message_id && self.round == event.round
+    }
+}
+
+fn status_of(record: &Record, partition: i32) -> Option<StatusEvent> {
+    // The projector dead-letters what can't be decoded.
+    decode::<StatusEvent>(record.payload.as_deref()).ok().filter(|event| event.source.partition == partition)
+}
+
+fn from_bookmark(client: &Client, partition: i32, frontier: i64, bookmark: i64) -> kafka::Result<Replayed> {
+    let topic = client.topics.name(Topic::StatusEvents);
+    let statuses = TableReader::from_offset(client, &topic, partition, bookmark, Isolation::Uncommitted)?;
+    let mut known: HashMap<i64, Known> = HashMap::new();
+    let ends = statuses.read_to_end(DEADLINE, |record| {
+        let Some(event) = status_of(&record, partition).filter(|event| event.source.offset >= frontier) else { return };
+        known
+            .entry(event.source.offset)
+            .and_modify(|known| known.add(&event))
+            .or_insert_with(|| Known::new(&event, record.offset));
+    })?;
+    let last_source = known.keys().max().copied();
+    Ok(Replayed { frontier, bookmark, last_source, status_end: ends[0], known })
+}
+
+/// Reads both logs side by side: a status never precedes its message, so reading the messages up to the source of each
+/// status is enough, and what is remembered is what was open at once.
+fn whole(client: &Client, partition: i32, low: i64) -> kafka::Result<Replayed> {
+    let topic = |topic| client.topics.name(topic);
+    let statuses = TableReader::from_start(client, &topic(Topic::StatusEvents), &[partition], Isolation::Uncommitted)?;
+    let messages = TableReader::from_start(client, &topic(Topic::MessageEvents), &[partition], Isolation::Committed)?;
+    let message_end = messages.ends(Duration::from_secs(5))?[0];
+
+    let mut merge = Merge { read_to: low, ..Merge::default() };
+    let mut failed = None;
+    let ends = statuses.read_to_end(DEADLINE, |record| {
+        let Some(event) = status_of(&record, partition).filter(|event| event.source.offset < message_end) else {
+            return;
+        };
+        if failed.is_none() {
+            failed = read_messages(&messages, event.source.offset, &mut merge).err();
+        }
+        merge.take(&event, record.offset);
+    })?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    let frontier = merge.frontier();
+    let known: HashMap<i64, Known> = merge.known.into_iter().filter(|(source, _)| *source >= frontier).collect();
+    let bookmark = known.values().map(|known| known.first_status).min().unwrap_or(ends[0]);
+    let last_source = known.keys().max().copied();
+    Ok(Replayed { frontier, bookmark, last_source, status_end: ends[0], known })
+}
+
+fn read_messages(messages: &TableReader, to: i64, merge: &mut Merge) -> kafka::Result<()> {
+    while merge.read_to <= to {
+        if messages.has_reached(&[to + 1])? {
+            merge.read_to = to + 1;
+            break;
+        }
+        let mut wait = Duration::from_millis(20);
+        while merge.read_to <= to
+            && let Some(record) = messages.poll(wait)?
+        {
+            merge.open.insert(record.offset);
+            merge.read_to = record.offset + 1;
+            wait = Duration::ZERO;
+        }
+    }
+    Ok(())
+}
+
+/// The two logs, as far as they are read.
+#[derive(Default)]
+struct Merge {
+    /// Messages read and not settled.
+    open: BTreeSet<i64>,
+    /// Statuses of messages at or above the lowest open one.
+    known: BTreeMap<i64, Known>,
+    /// Where the messages are read to.
+    read_to: i64,
+}
+
+impl Merge {
+    fn take(&mut self, event: &StatusEvent, offset: i64) {
+        let source = event.source.offset;
+        self.known.entry(source).and_modify(|known| known.add(event)).or_insert_with(|| Known::new(event, offset));
+        if event.kind == Kind::Settled {
+            self.open.remove(&source);
+            let frontier = self.frontier();
+            while self.known.first_key_value().is_some_and(|(&source, _)| source < frontier) {
+                self.known.pop_first();
+            }
+        }
+    }
+
+    fn frontier(&self) -> i64 {
+        self.open.first().copied().unwrap_or(self.read_to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::status::Status;
+    use events::Source;
+    use kafka::CommittedPartition;
+
+    use super::*;
+
+    fn assigned(low: i64, end: i64, committed: Option<(i64, &str)>) -> Assigned {
+        let committed = committed.map(|(offset, metadata)| (offset, metadata.to_owned()));
+        Assigned { partition: 0, at: CommittedPartition { low, end, committed } }
+    }
+
+    #[test]
+    fn a_replay_begins_at_the_bookmark_of_a_valid_commit_and_else_at_the_start() {
+        let metadata = "v1 bookmark=7 position=50 open=3";
+        let cases = [
+            ("a valid commit", assigned(0, 60, Some((40, metadata))), Begin::Bookmark { frontier: 40, bookmark: 7 }),
+            (
+                "retention passed it",
+                assigned(45, 60, Some((40, metadata))),
+                Begin::Bookmark { frontier: 45, bookmark: 7 },
+            ),
+            ("no commit", assigned(5, 60, None), Begin::Whole { low: 5 }),
+            ("a commit beyond the end", assigned(0, 30, Some((40, metadata))), Begin::Whole { low: 0 }),
+            ("somebody else's metadata", assigned(0, 60, Some((40, ""))), Begin::Whole { low: 0 }),
+        ];
+        for (name, assigned, expected) in cases {
+            assert_eq!(Begin::of(&assigned), expected, "{name}");
+        }
+    }
+
+    fn status(source: i64, kind: Kind, attempt: i32) -> StatusEvent {
+        let now: DateTime<Utc> = "2026-05-01T12:00:00Z".parse().unwrap();
+        StatusEvent {
+            message_id: MessageId::new(1, source + 1).unwrap(),
+            mailing_id: uuid::Uuid::nil(),
+            client_id: uuid::Uuid::nil(),
+            round: 1,
+            attempt,
+            kind,
+            status: if kind == Kind::Settled { Status::Succeeded } else { Status::Retrying },
+            reason: None,
+            code: None,
+            latency_ms: None,
+            not_before: None,
+            detail: None,
+            planned_at: now,
+            occurred_at: now,
+            source: Source { partition: 0, offset: source },
+        }
+    }
+
+    #[test]
+    fn side_by_side_only_what_is_open_at_once_is_remembered() {
+        let mut merge = Merge::default();
+        for message in 0..1_000 {
+            merge.open.insert(message);
+            merge.read_to = message + 1;
+            if message != 900 {
+                merge.take(&status(message, Kind::Settled, 1), message);
+            } else {
+                merge.take(&status(message, Kind::Open, 1), message);
+            }
+            assert!(merge.known.len() <= 100, "{message}: {}", merge.known.len());
+        }
+        assert_eq!(merge.frontier(), 900);
+        assert_eq!(merge.known.len(), 100);
+        assert!(!merge.known[&900].settled);
+        assert!(merge.known[&950].settled);
+    }
+
+    #[test]
+    fn a_replayed_message_keeps_its_highest_attempt() {
+        let mut known = Known::new(&status(3, Kind::Open, 2), 10);
+        known.add(&status(3, Kind::Open, 1));
+        assert_eq!((known.attempt, known.settled, known.first_status), (2, false, 10));
+        known.add(&status(3, Kind::Settled, 3));
+        assert_eq!((known.attempt, known.settled), (3, true));
+    }
+}

@@ -1,0 +1,51 @@
+use std::time::Duration;
+
+use runtime::config::{Durations, Secret, parse_duration};
+
+/// What a sender can be told.
+#[derive(clap::Args, Clone, Debug)]
+#[group(skip)]
+pub struct Settings {
+    /// The provider's address; messages are posted to `<url>/v1/send/<message id>`.
+    #[arg(long, env = "HERALD_PROVIDER_URL", default_value = "http://127.0.0.1:8090")]
+    pub provider_url: String,
+    /// The bearer token the provider asks for.
+    #[arg(long, env = "HERALD_PROVIDER_TOKEN")]
+    pub provider_token: Secret,
+    /// How long a call may take, from connecting to the last byte of the answer.
+    #[arg(long, env = "HERALD_PROVIDER_TIMEOUT", default_value = "5s", value_parser = parse_duration)]
+    pub provider_timeout: Duration,
+    /// How many calls are made at once.
+    #[arg(long, env = "HERALD_SENDER_CONCURRENCY", default_value = "256")]
+    pub sender_concurrency: usize,
+    /// How long to wait before each retry; each is made 15 % shorter or longer at random.
+    #[arg(long, env = "HERALD_RETRY_DELAYS", default_value = "1s,2s,4s")]
+    pub retry_delays: Durations,
+    /// How long a rebalance may take before Kafka gives the partitions away.
+    #[arg(long, env = "HERALD_SENDER_MAX_POLL_INTERVAL", default_value = "5m", value_parser = parse_duration)]
+    pub max_poll_interval: Duration,
+}
+
+impl Settings {
+    /// How long a revoked partition waits for the calls on the wire and for the acknowledgement of their statuses.
+    pub(crate) fn revoke_deadline(&self) -> Duration {
+        self.provider_timeout + kafka::Producer::MESSAGE_TIMEOUT + Duration::from_secs(1)
+    }
+
+    /// Checks pairs of settings.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            (1..=100_000).contains(&self.sender_concurrency),
+            "HERALD_SENDER_CONCURRENCY must be from 1 to 100000"
+        );
+        anyhow::ensure!(!self.provider_token.expose().is_empty(), "HERALD_PROVIDER_TOKEN must not be empty");
+        anyhow::ensure!(
+            self.revoke_deadline() * 2 <= self.max_poll_interval,
+            "HERALD_PROVIDER_TIMEOUT ({:?}) is too long for HERALD_SENDER_MAX_POLL_INTERVAL ({:?}): giving a partition up \
+             takes the call timeout and 6 s more, and twice that must fit",
+            self.provider_timeout,
+            self.max_poll_interval
+        );
+        Ok(())
+    }
+}
