@@ -1,0 +1,117 @@
+//! The fold: many statuses into one row a message, and what that adds to the counts.
+//!
+//! It starts from the rows as they are and takes each status by itself, so where one batch ends and the next begins makes no
+//! difference; and by the rules of [`Standing`] a status that is read again changes nothing.
+
+use std::collections::BTreeMap;
+
+use domain::status::{Standing, Status};
+use events::{Kind, StatusEvent};
+use store::projection::{AttemptRow, MessageRow};
+
+/// What a batch writes.
+#[derive(Debug, Default)]
+pub(crate) struct Fold {
+    rows: BTreeMap<(i64, i64), Folded>,
+    /// Failed attempts, in the order in which they were read.
+    pub(crate) attempts: Vec<AttemptRow>,
+    /// What is added to a mailing's rows by partition and status. A status that was only passed through is here with 0: it
+    /// leaves a count of 0 whether it shared a batch with the next one or not.
+    pub(crate) counts: BTreeMap<(i64, i32, String), i64>,
+    /// What is added to a mailing's settled rounds by partition.
+    pub(crate) settled_rounds: BTreeMap<(i64, i32), i64>,
+}
+
+#[derive(Debug)]
+struct Folded {
+    row: MessageRow,
+    changed: bool,
+}
+
+impl Fold {
+    /// Begins with the rows that the batch's messages have.
+    pub(crate) fn over(rows: Vec<MessageRow>) -> Self {
+        let rows =
+            rows.into_iter().map(|row| ((row.mailing_no, row.client_no), Folded { row, changed: false })).collect();
+        Self { rows, ..Self::default() }
+    }
+
+    /// Takes the status read at these coordinates.
+    pub(crate) fn apply(&mut self, partition: i32, offset: i64, event: &StatusEvent) {
+        let (mailing_no, client_no) = (event.message_id.mailing_no(), event.message_id.client_no());
+        if event.tells_of_failed_attempt() {
+            self.attempts.push(attempt_row(partition, offset, event));
+        }
+        let count = |status: &str| (mailing_no, partition, status.to_owned());
+        let folded = self.rows.entry((mailing_no, client_no)).or_insert_with(|| {
+            *self.counts.entry(count(event.status.as_str())).or_default() += 1;
+            Folded { row: first_row(event), changed: true }
+        });
+        let row = &mut folded.row;
+        if standing(row).is_replaced_by(&event.standing()) {
+            if row.status != event.status.as_str() {
+                *self.counts.entry(count(&row.status)).or_default() -= 1;
+                *self.counts.entry(count(event.status.as_str())).or_default() += 1;
+            }
+            show(row, event);
+            folded.changed = true;
+        }
+        if event.kind == Kind::Settled && event.round > row.settled_round {
+            *self.settled_rounds.entry((mailing_no, partition)).or_default() +=
+                i64::from(event.round) - i64::from(row.settled_round);
+            row.settled_round = event.round;
+            folded.changed = true;
+        }
+    }
+
+    /// The rows that differ from what they were, by key.
+    pub(crate) fn changed_rows(&self) -> Vec<&MessageRow> {
+        self.rows.values().filter(|folded| folded.changed).map(|folded| &folded.row).collect()
+    }
+}
+
+fn standing(row: &MessageRow) -> Standing {
+    Standing { round: row.round, status: Status::from(row.status.clone()), attempt: row.attempts }
+}
+
+fn first_row(event: &StatusEvent) -> MessageRow {
+    MessageRow {
+        mailing_no: event.message_id.mailing_no(),
+        client_no: event.message_id.client_no(),
+        client_id: event.client_id,
+        status: event.status.as_str().to_owned(),
+        reason: event.reason.as_ref().map(|reason| reason.as_str().to_owned()),
+        round: event.round,
+        settled_round: 0,
+        attempts: event.attempt,
+        code: event.code,
+        latency_ms: event.latency_ms,
+        not_before: event.not_before,
+        planned_at: event.planned_at,
+        updated_at: event.occurred_at,
+    }
+}
+
+fn show(row: &mut MessageRow, event: &StatusEvent) {
+    let (settled_round, attempts) = (row.settled_round, row.attempts);
+    *row = MessageRow { settled_round, attempts: attempts.max(event.attempt), ..first_row(event) };
+}
+
+fn attempt_row(partition: i32, offset: i64, event: &StatusEvent) -> AttemptRow {
+    AttemptRow {
+        mailing_no: event.message_id.mailing_no(),
+        client_no: event.message_id.client_no(),
+        status_partition: partition,
+        status_offset: offset,
+        round: event.round,
+        attempt: event.attempt,
+        reason: event.reason.as_ref().map(|reason| reason.as_str().to_owned()),
+        code: event.code,
+        latency_ms: event.latency_ms,
+        detail: event.detail.clone(),
+        occurred_at: event.occurred_at,
+    }
+}
+
+#[cfg(test)]
+mod tests;

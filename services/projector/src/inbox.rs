@@ -1,0 +1,288 @@
+//! What was read and isn't written yet: filled by the consumer's thread, emptied by the writer.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use events::StatusEvent;
+use kafka::{Commit, Flow, Record};
+use store::projection::OffsetMove;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// How much may lie in memory; more than half of it must be free before a partition that was full goes on.
+const MAX_RECORDS: usize = 20_000;
+const MAX_BYTES: usize = 16 << 20;
+/// A batch ends when nothing has come for this long, …
+const PAUSE: Duration = Duration::from_millis(20);
+/// … and this long after it began.
+const LONGEST: Duration = Duration::from_millis(250);
+
+/// The queues of the assigned partitions.
+pub(crate) struct Inbox {
+    batch: usize,
+    state: Mutex<State>,
+    /// The first record has come, or a batch is full.
+    grown: Notify,
+    /// A transaction has ended.
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    partitions: BTreeMap<i32, Partition>,
+    load: Load,
+    /// Assignments so far; the number of one tells it from a later one of the same partition.
+    assignments: u64,
+    /// Transactions so far.
+    transactions: u64,
+    writing: bool,
+    /// Cancelled to leave the group and join it again.
+    membership: CancellationToken,
+}
+
+struct Partition {
+    assignment: u64,
+    /// What Postgres holds.
+    stored: Option<i64>,
+    /// The next offset to read.
+    next: i64,
+    queue: VecDeque<Record>,
+    /// It is being given up, or left to be looked at again: nothing more is written.
+    closing: bool,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Load {
+    records: usize,
+    bytes: usize,
+}
+
+/// A record on its way into Postgres. Items are sorted by partition and offset.
+#[derive(Clone, Debug)]
+pub(crate) struct Item {
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
+    pub(crate) assignment: u64,
+    /// None: the record was dead-lettered, only its offset is passed.
+    pub(crate) event: Option<StatusEvent>,
+}
+
+impl Load {
+    fn change(&mut self, record: &Record, by: isize) {
+        self.records = self.records.saturating_add_signed(by);
+        self.bytes = self.bytes.saturating_add_signed(by * record.payload.as_ref().map_or(0, Vec::len).cast_signed());
+    }
+
+    fn over(&self, share: usize) -> bool {
+        self.records >= MAX_RECORDS / share || self.bytes >= MAX_BYTES / share
+    }
+}
+
+impl State {
+    fn clear(&mut self, partition: i32) {
+        if let Some(partition) = self.partitions.get_mut(&partition) {
+            partition.queue.iter().for_each(|record| self.load.change(record, -1));
+            partition.queue.clear();
+        }
+    }
+
+    /// The partition's offset isn't where it should be: it must be read from another place.
+    fn rejoin(&mut self, partition: i32) {
+        self.clear(partition);
+        if let Some(partition) = self.partitions.get_mut(&partition) {
+            partition.closing = true;
+        }
+        self.membership.cancel();
+    }
+}
+
+impl Inbox {
+    /// Batches have at most `batch` records.
+    pub(crate) fn new(batch: usize) -> Self {
+        Self { batch, state: Mutex::default(), grown: Notify::new(), ended: Condvar::new() }
+    }
+
+    /// The token that ends the membership which begins now.
+    pub(crate) fn joins(&self, membership: CancellationToken) {
+        self.state().membership = membership;
+    }
+
+    /// Leaves the group, to join it again unless the projector ends.
+    pub(crate) fn leave(&self) {
+        self.state().membership.cancel();
+    }
+
+    /// A partition was assigned; it is read from `start` on.
+    pub(crate) fn assign(&self, partition: i32, stored: Option<i64>, start: i64) {
+        let mut state = self.state();
+        state.clear(partition);
+        state.assignments += 1;
+        let assignment = state.assignments;
+        let assigned = Partition { assignment, stored, next: start, queue: VecDeque::new(), closing: false };
+        state.partitions.insert(partition, assigned);
+    }
+
+    /// Drops what is queued for the partitions and waits, at most `deadline`, for the transaction under way. Answers what
+    /// Postgres holds then.
+    pub(crate) fn revoke(&self, partitions: &[i32], deadline: Duration) -> Vec<Commit> {
+        let mut state = self.state();
+        for &partition in partitions {
+            state.clear(partition);
+            if let Some(partition) = state.partitions.get_mut(&partition) {
+                partition.closing = true;
+            }
+        }
+        let current = state.transactions;
+        let under_way = |state: &mut State| state.writing && state.transactions == current;
+        let (mut state, _) =
+            self.ended.wait_timeout_while(state, deadline, under_way).unwrap_or_else(PoisonError::into_inner);
+        let commits = commits(state.partitions.iter().filter(|(partition, _)| partitions.contains(partition)));
+        partitions.iter().for_each(|partition| drop(state.partitions.remove(partition)));
+        commits
+    }
+
+    /// Takes in a record.
+    pub(crate) fn push(&self, record: Record) -> Flow {
+        let mut state = self.state();
+        let State { partitions, load, .. } = &mut *state;
+        let Some(partition) = partitions.get_mut(&record.partition).filter(|partition| !partition.closing) else {
+            return Flow::More;
+        };
+        if record.offset < partition.next {
+            tracing::warn!(kafka.partition = record.partition, "the log went back; it is looked at again");
+            state.rejoin(record.partition);
+            return Flow::More;
+        }
+        partition.next = record.offset + 1;
+        load.change(&record, 1);
+        partition.queue.push_back(record);
+        if load.records == 1 || load.records == self.batch {
+            self.grown.notify_one();
+        }
+        if load.over(1) { Flow::Full } else { Flow::More }
+    }
+
+    /// Whether more than half of the room is free.
+    pub(crate) fn has_room(&self) -> bool {
+        !self.state().load.over(2)
+    }
+
+    /// What Postgres holds.
+    pub(crate) fn commits(&self) -> Vec<Commit> {
+        commits(self.state().partitions.iter().filter(|(_, partition)| !partition.closing))
+    }
+
+    /// Waits for a batch: until it is full, or the input pauses, or it has taken long enough. Nothing is taken when the
+    /// future is dropped.
+    pub(crate) async fn gather(&self) {
+        while self.queued() == 0 {
+            self.grown.notified().await;
+        }
+        let began = Instant::now();
+        loop {
+            let queued = self.queued();
+            if queued >= self.batch || began.elapsed() >= LONGEST {
+                return;
+            }
+            let paused = tokio::time::timeout(PAUSE, self.grown.notified()).await.is_err();
+            if paused && self.queued() == queued {
+                return;
+            }
+        }
+    }
+
+    /// Takes a batch: of each partition its share, so that a long queue holds none of the others up.
+    pub(crate) fn take(&self) -> Vec<(u64, Record)> {
+        let mut state = self.state();
+        let State { partitions, load, .. } = &mut *state;
+        let waiting = partitions.values().filter(|partition| !partition.queue.is_empty()).count();
+        let share = self.batch.div_ceil(waiting.max(1));
+        let mut batch = Vec::new();
+        for partition in partitions.values_mut() {
+            let take = share.min(partition.queue.len()).min(self.batch - batch.len());
+            batch.extend(partition.queue.drain(..take).map(|record| (partition.assignment, record)));
+        }
+        batch.iter().for_each(|(_, record)| load.change(record, -1));
+        batch
+    }
+
+    /// A transaction begins. Drops the items whose partition is no longer ours, or that Postgres already has, and answers
+    /// how far the offsets move. None: nothing is left to write.
+    pub(crate) fn begin(&self, items: &mut Vec<Item>) -> Option<Vec<OffsetMove>> {
+        let mut state = self.state();
+        let current = |item: &Item| {
+            let partition = state.partitions.get(&item.partition)?;
+            let ours = partition.assignment == item.assignment && !partition.closing;
+            (ours && partition.stored.is_none_or(|stored| item.offset >= stored)).then_some(partition.stored)
+        };
+        items.retain(|item| current(item).is_some());
+        let mut moves: Vec<OffsetMove> = Vec::new();
+        for item in items.iter() {
+            let to = item.offset + 1;
+            match moves.last_mut().filter(|step| step.partition == item.partition) {
+                Some(step) => step.to = to,
+                None => moves.push(OffsetMove { partition: item.partition, from: current(item).flatten(), to }),
+            }
+        }
+        if moves.is_empty() {
+            return None;
+        }
+        state.writing = true;
+        state.transactions += 1;
+        Some(moves)
+    }
+
+    /// The transaction has ended; `moved` are the offsets that it is known to have moved. `items` are still those of
+    /// [`begin`](Self::begin).
+    pub(crate) fn end(&self, items: &[Item], moved: &[OffsetMove]) {
+        let mut state = self.state();
+        for step in moved {
+            let assignment = items.iter().find(|item| item.partition == step.partition).map(|item| item.assignment);
+            if let Some(partition) = state.partitions.get_mut(&step.partition)
+                && Some(partition.assignment) == assignment
+            {
+                partition.stored = Some(step.to);
+            }
+        }
+        state.writing = false;
+        self.ended.notify_all();
+    }
+
+    /// The offsets weren't where they should have been; this is where they are. Further on: another projector, or a
+    /// transaction whose commit we didn't see acknowledged, has written that, and it is skipped. Further back: Postgres
+    /// holds an older state, and the partition is read again from there.
+    pub(crate) fn found(&self, moves: &[OffsetMove], stored: &BTreeMap<i32, i64>) {
+        let mut state = self.state();
+        for number in moves.iter().map(|step| step.partition) {
+            let Some(partition) = state.partitions.get_mut(&number) else {
+                continue;
+            };
+            let found = stored.get(&number).copied();
+            if found >= partition.stored {
+                partition.stored = found;
+            } else {
+                tracing::warn!(kafka.partition = number, "the stored offset went back; the partition is read again");
+                state.rejoin(number);
+            }
+        }
+    }
+
+    fn queued(&self) -> usize {
+        self.state().load.records
+    }
+
+    /// Every value is whole between two statements, so a panic elsewhere spoils nothing.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn commits<'a>(partitions: impl Iterator<Item = (&'a i32, &'a Partition)>) -> Vec<Commit> {
+    partitions
+        .filter_map(|(&partition, state)| Some(Commit { partition, offset: state.stored?, metadata: String::new() }))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;
