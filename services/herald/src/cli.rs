@@ -1,0 +1,142 @@
+use clap::{Args, Parser, Subcommand};
+use runtime::config::{KafkaSettings, OpsSettings, PostgresSettings, TopicSettings};
+
+/// Herald sends text messages to clients: nothing lost, nothing doubled, and a status for each.
+#[derive(Parser, Clone, Debug)]
+#[command(name = "herald", version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+pub(crate) enum Command {
+    /// All four services in one process.
+    All(All),
+    /// REST, and the relay from the outbox to Kafka.
+    Api(Api),
+    /// Plans due mailings into message events.
+    Scheduler(Scheduler),
+    /// Calls the provider.
+    Sender(Sender),
+    /// Writes statuses to Postgres.
+    Projector(Projector),
+    /// Brings the database's schema up to date.
+    Migrate(Migrate),
+    /// Creates the topics that are missing, and fails on one that differs.
+    Topics(Topics),
+    /// Prints the API's OpenAPI document.
+    Openapi,
+    /// Loads 10,000 clients through the API and sends them a mailing.
+    Demo(Demo),
+    /// Prints a program's settings, each with its source, secrets redacted.
+    Config(Config),
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct All {
+    #[command(flatten)]
+    pub(crate) kafka: KafkaSettings,
+    #[command(flatten)]
+    pub(crate) topics: TopicSettings,
+    #[command(flatten)]
+    pub(crate) postgres: PostgresSettings,
+    #[command(flatten)]
+    pub(crate) ops: OpsSettings<9464>,
+    #[command(flatten)]
+    pub(crate) api: api::Settings,
+    #[command(flatten)]
+    pub(crate) sender: sender::Settings,
+    #[command(flatten)]
+    pub(crate) projector: projector::Settings,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Api {
+    #[command(flatten)]
+    pub(crate) kafka: KafkaSettings,
+    #[command(flatten)]
+    pub(crate) topics: TopicSettings,
+    #[command(flatten)]
+    pub(crate) postgres: PostgresSettings,
+    #[command(flatten)]
+    pub(crate) ops: OpsSettings<9101>,
+    #[command(flatten)]
+    pub(crate) api: api::Settings,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Scheduler {
+    #[command(flatten)]
+    pub(crate) kafka: KafkaSettings,
+    #[command(flatten)]
+    pub(crate) topics: TopicSettings,
+    #[command(flatten)]
+    pub(crate) postgres: PostgresSettings,
+    #[command(flatten)]
+    pub(crate) ops: OpsSettings<9102>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Sender {
+    #[command(flatten)]
+    pub(crate) kafka: KafkaSettings,
+    #[command(flatten)]
+    pub(crate) topics: TopicSettings,
+    #[command(flatten)]
+    pub(crate) ops: OpsSettings<9103>,
+    #[command(flatten)]
+    pub(crate) sender: sender::Settings,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Projector {
+    #[command(flatten)]
+    pub(crate) kafka: KafkaSettings,
+    #[command(flatten)]
+    pub(crate) topics: TopicSettings,
+    #[command(flatten)]
+    pub(crate) postgres: PostgresSettings,
+    #[command(flatten)]
+    pub(crate) ops: OpsSettings<9104>,
+    #[command(flatten)]
+    pub(crate) projector: projector::Settings,
+    /// Empty messages, attempts, counts and settled rounds first and replay status-events into them. No other projector
+    /// may run meanwhile.
+    #[arg(long)]
+    pub(crate) rebuild: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Migrate {
+    #[command(flatten)]
+    pub(crate) postgres: PostgresSettings,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Topics {
+    #[command(flatten)]
+    pub(crate) kafka: KafkaSettings,
+    #[command(flatten)]
+    pub(crate) topics: TopicSettings,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Demo {
+    /// The API to use.
+    #[arg(long, env = "HERALD_API_ADDR", default_value = "127.0.0.1:8083")]
+    pub(crate) api_addr: String,
+    /// Where the metrics are, for the list of addresses at the end.
+    #[arg(long, env = "HERALD_OPS_ADDR", default_value = "127.0.0.1:9464")]
+    pub(crate) ops_addr: String,
+    /// How many clients it loads and writes to.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=5_000_000))]
+    pub(crate) clients: u32,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Config {
+    /// The program whose settings are printed.
+    #[arg(default_value = "all")]
+    pub(crate) program: String,
+}
