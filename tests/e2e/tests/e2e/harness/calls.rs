@@ -1,0 +1,68 @@
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use serde_json::Value;
+
+/// The provider's own log of calls, by message id: the judge of every test.
+pub(crate) struct Calls {
+    pub(crate) by_message: BTreeMap<i64, Vec<Call>>,
+}
+
+/// One call. Times are µs since the epoch by the provider's clock.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    /// Its head had arrived.
+    pub(crate) begun_at: i64,
+    /// Its fate was decided.
+    pub(crate) decided_at: i64,
+    pub(crate) phone: i64,
+    pub(crate) text: String,
+    pub(crate) accepted: bool,
+    pub(crate) outcome: String,
+}
+
+impl Calls {
+    pub(crate) fn read(path: &Path) -> Self {
+        let mut by_message: BTreeMap<i64, Vec<Call>> = BTreeMap::new();
+        let mut texts: HashMap<i64, String> = HashMap::new();
+        for line in std::fs::read_to_string(path).unwrap().lines() {
+            let line: Value = serde_json::from_str(line).unwrap();
+            let number = |name: &str| line[name].as_i64().unwrap();
+            match line["begun_at"].as_i64() {
+                Some(begun_at) => {
+                    let text = line["text_no"].as_i64().map(|number| texts[&number].clone());
+                    by_message.entry(number("id")).or_default().push(Call {
+                        begun_at,
+                        decided_at: number("decided_at"),
+                        phone: number("phone"),
+                        text: text.unwrap_or_default(),
+                        accepted: line["accepted"].as_bool().unwrap(),
+                        outcome: line["outcome"].as_str().unwrap().to_owned(),
+                    });
+                }
+                None => {
+                    texts.insert(number("text_no"), line["text"].as_str().unwrap().to_owned());
+                }
+            }
+        }
+        for calls in by_message.values_mut() {
+            calls.sort_by_key(|call| call.begun_at);
+        }
+        Self { by_message }
+    }
+
+    /// Messages accepted more than once.
+    pub(crate) fn doubled(&self) -> Vec<i64> {
+        let accepted = |calls: &[Call]| calls.iter().filter(|call| call.accepted).count();
+        self.by_message.iter().filter(|(_, calls)| accepted(calls) > 1).map(|(id, _)| *id).collect()
+    }
+
+    /// Whether a message was accepted at least once.
+    pub(crate) fn accepted(&self, message: i64) -> bool {
+        self.by_message.get(&message).is_some_and(|calls| calls.iter().any(|call| call.accepted))
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Call> {
+        self.by_message.values().flatten()
+    }
+}

@@ -1,0 +1,74 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use events::topics::Topic;
+use events::{MessageEvent, decode};
+use kafka::Isolation;
+use serde_json::Value;
+
+use super::World;
+
+const TERMINAL: [&str; 5] = ["succeeded", "failed", "expired", "cancelled", "unknown"];
+
+impl World {
+    /// The message ids in message-events of a mailing, read committed, with repetitions.
+    pub(crate) async fn planned_messages(&self, mailing: &str) -> Vec<i64> {
+        let records = self.records(Topic::MessageEvents, Isolation::Committed).await;
+        let events = records.iter().filter_map(|record| decode::<MessageEvent>(record.payload.as_deref()).ok());
+        let mut planned: Vec<i64> = events
+            .filter(|event| event.mailing_id.to_string() == mailing)
+            .map(|event| event.message_id.get())
+            .collect();
+        planned.sort_unstable();
+        planned
+    }
+
+    /// The rows of a mailing: status by message id.
+    pub(crate) async fn rows(&self, mailing: &str) -> BTreeMap<i64, String> {
+        let rows: Vec<(i64, String)> = sqlx::query_as(
+            "SELECT messages.mailing_no << 33 | client_no, status FROM messages JOIN mailings USING (mailing_no)
+             WHERE mailings.id = $1::uuid",
+        )
+        .bind(mailing)
+        .fetch_all(&self.db)
+        .await
+        .unwrap();
+        rows.into_iter().collect()
+    }
+
+    /// Conservation at the end, when the mailing is finished: the audience = message events = rows = counts, all of it
+    /// terminal, and the provider's log agrees. Returns the mailing.
+    pub(crate) async fn assert_conserved(&self, mailing: &str, audience: usize) -> Value {
+        let shown = self.api.finished(mailing).await;
+        let counts = &shown["counts"];
+        assert_eq!(counts["audience"], audience, "{shown}");
+        assert_eq!(counts["planned"], audience, "{shown}");
+
+        let planned = self.planned_messages(mailing).await;
+        let distinct: BTreeSet<i64> = planned.iter().copied().collect();
+        assert_eq!((distinct.len(), planned.len()), (audience, audience), "each client is in message-events once");
+
+        let rows = self.rows(mailing).await;
+        assert!(rows.keys().eq(&distinct), "a row for each message event and no other");
+        let mut by_status: BTreeMap<&str, usize> = TERMINAL.map(|status| (status, 0)).into();
+        for status in rows.values() {
+            *by_status.get_mut(status.as_str()).unwrap_or_else(|| panic!("{status} isn't terminal")) += 1;
+        }
+        for (status, n) in &by_status {
+            assert_eq!(counts[status], *n, "{status}: {counts}");
+        }
+
+        let calls = self.calls().await;
+        for (message, status) in &rows {
+            let accepted = calls.accepted(*message);
+            assert!(accepted || status != "succeeded", "{message} succeeded, and the provider never accepted it");
+            // It was, and its answer was lost, or it was called once more before the end.
+            let other = status != "succeeded"
+                && calls
+                    .by_message
+                    .get(message)
+                    .is_some_and(|calls| calls.iter().any(|call| call.accepted && call.outcome == "ok"));
+            assert!(!other, "{message} is {status}, and the provider accepted it and answered");
+        }
+        shown
+    }
+}

@@ -1,0 +1,136 @@
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::{PATIENCE, eventually};
+
+/// A program under test, as a process. Dropping it kills it.
+pub(crate) struct Program {
+    pub(crate) name: String,
+    child: Child,
+    pub(crate) ops: String,
+    log: PathBuf,
+}
+
+/// Where nothing listens, and no outgoing connection will.
+pub(crate) fn free_addr() -> String {
+    let [port] = devstack::free_ports().unwrap();
+    format!("127.0.0.1:{port}")
+}
+
+/// Where `cargo build` has put the programs: beside the folder of this test binary.
+fn binary(name: &str) -> PathBuf {
+    let deps = std::env::current_exe().unwrap();
+    let path = deps.parent().and_then(Path::parent).unwrap().join(name);
+    assert!(path.exists(), "{} isn't built: run the tests by `make test`", path.display());
+    path
+}
+
+/// A command with only the given settings.
+pub(crate) fn command(binary_name: &str, args: &[&str], env: &[(String, String)]) -> Command {
+    let mut command = Command::new(binary(binary_name));
+    command.args(args);
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("HERALD_") || text == "DATABASE_URL" {
+            command.env_remove(&name);
+        }
+    }
+    command.envs(env.iter().map(|(name, value)| (name, value))).env("RUST_LOG", "info").stdin(Stdio::null());
+    // No `.env` of a checkout may reach a test.
+    command.current_dir(std::env::temp_dir());
+    command
+}
+
+impl Program {
+    /// Starts it; `name` is its log's.
+    pub(crate) fn start(binary: &str, args: &[&str], env: &[(String, String)], logs: &Path, name: &str) -> Self {
+        let log = logs.join(format!("{name}.log"));
+        let ops = free_addr();
+        let mut command = command(binary, args, env);
+        if binary == "herald" {
+            command.env("HERALD_OPS_ADDR", &ops);
+        }
+        let file = File::create(&log).unwrap();
+        command.stdout(file.try_clone().unwrap()).stderr(file);
+        let child = command.spawn().unwrap();
+        Self { name: name.to_owned(), child, ops, log }
+    }
+
+    /// Waits until `/readyz` says so.
+    pub(crate) async fn ready(&mut self) {
+        self.answers(&format!("http://{}/readyz", self.ops)).await;
+    }
+
+    /// Waits until the address answers well.
+    pub(crate) async fn answers(&mut self, url: &str) {
+        let started = Instant::now();
+        loop {
+            assert!(self.is_running(), "{} has ended:\n{}", self.name, self.log_tail());
+            let answer = reqwest::get(url).await;
+            if answer.as_ref().is_ok_and(|answer| answer.status().is_success()) {
+                return;
+            }
+            if started.elapsed() > PATIENCE {
+                let body = match answer {
+                    Ok(answer) => answer.text().await.unwrap_or_default(),
+                    Err(error) => error.to_string(),
+                };
+                panic!("{} isn't ready: {body}\n{}", self.name, self.log_tail());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM; waits for the end, which must be in good order.
+    pub(crate) async fn terminate(mut self) {
+        self.signal(Signal::SIGTERM);
+        let status: ExitStatus = eventually("the program to end", async || self.child.try_wait().unwrap()).await;
+        assert!(status.success(), "{} ended with {status}:\n{}", self.name, self.log_tail());
+    }
+
+    pub(crate) async fn metrics(&self) -> String {
+        let url = format!("http://{}/metrics", self.ops);
+        reqwest::get(url).await.unwrap().text().await.unwrap()
+    }
+
+    /// The sum of a metric's series.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let text = self.metrics().await;
+        let series = text
+            .lines()
+            .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ') || rest.starts_with('{')));
+        series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    fn log_tail(&self) -> String {
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

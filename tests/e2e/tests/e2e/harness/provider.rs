@@ -1,0 +1,60 @@
+use serde_json::Value;
+
+use super::calls::Calls;
+use super::program::{Program, free_addr};
+use super::{World, eventually};
+
+/// The provider simulator, as a process: its clock and its log are its own.
+pub(crate) struct Provider {
+    pub(crate) url: String,
+    program: Program,
+}
+
+impl Provider {
+    pub(crate) fn start(folder: &std::path::Path, env: &[(&str, String)]) -> Self {
+        let addr = free_addr();
+        let mut settings: Vec<(String, String)> =
+            env.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        settings.push(("HERALD_SIM_ADDR".to_owned(), addr.clone()));
+        settings.push(("HERALD_SIM_LOG".to_owned(), log(folder).display().to_string()));
+        let program = Program::start("provider-sim", &[], &settings, folder, "provider");
+        Self { url: format!("http://{addr}"), program }
+    }
+
+    pub(crate) async fn ready(&mut self) {
+        self.program.answers(&format!("{}/livez", self.url)).await;
+    }
+}
+
+/// Phones and texts are in it, so it isn't a log of Herald's: the search for secrets passes it by.
+fn log(folder: &std::path::Path) -> std::path::PathBuf {
+    folder.join("calls.ndjson")
+}
+
+impl World {
+    /// Replaces the provider's faults.
+    pub(crate) async fn faults(&self, rules: Value) {
+        let request = reqwest::Client::new().put(format!("{}/faults", self.provider.url)).json(&rules);
+        let answer = request.send().await.unwrap();
+        assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
+    }
+
+    /// The provider's counters; all ended calls in them are in its log.
+    pub(crate) async fn provider_stats(&self) -> Value {
+        reqwest::get(format!("{}/stats", self.provider.url)).await.unwrap().json().await.unwrap()
+    }
+
+    /// Waits until the provider has accepted so many messages.
+    pub(crate) async fn accepted(&self, messages: u64) {
+        eventually("the provider to accept messages", async || {
+            (self.provider_stats().await["distinct_accepted"].as_u64().unwrap() >= messages).then_some(())
+        })
+        .await;
+    }
+
+    /// Reads the provider's log, in which every call is that has ended.
+    pub(crate) async fn calls(&self) -> Calls {
+        self.provider_stats().await;
+        Calls::read(&log(self.folder()))
+    }
+}

@@ -1,0 +1,157 @@
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use sqlx::{Connection, Executor, PgConnection, PgPool};
+use tempfile::TempDir;
+
+use super::api::Api;
+use super::audience::Audience;
+use super::program::{Program, command, free_addr};
+use super::provider::Provider;
+
+/// A token that nothing else would contain by chance.
+const TOKEN: &str = "token-5c1f9a7e2b";
+
+/// What a test asks for beside the defaults.
+pub(crate) struct Options {
+    /// Partitions of every topic.
+    pub(crate) partitions: u32,
+    /// How the provider behaves: `HERALD_SIM_…`.
+    pub(crate) provider: Vec<(&'static str, String)>,
+    /// Further settings of the programs.
+    pub(crate) env: Vec<(&'static str, String)>,
+    /// A Kafka of the test's own, instead of the shared one.
+    pub(crate) brokers: Option<String>,
+    /// Likewise a Postgres, by its URL.
+    pub(crate) postgres: Option<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { partitions: 2, provider: vec![], env: vec![], brokers: None, postgres: None }
+    }
+}
+
+/// One installation: a database, a topic prefix, a provider, and the programs that a test starts.
+pub(crate) struct World {
+    pub(crate) api: Api,
+    pub(crate) provider: Provider,
+    pub(crate) db: PgPool,
+    pub(crate) kafka: kafka::Client,
+    pub(crate) brokers: String,
+    random: Mutex<StdRng>,
+    folder: TempDir,
+    env: Vec<(String, String)>,
+    started: AtomicUsize,
+    server_url: String,
+    database: String,
+}
+
+impl World {
+    pub(crate) async fn new(name: &str, options: Options) -> Self {
+        let seed = std::env::var("HERALD_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+        let seed: u64 = seed.unwrap_or_else(rand::random);
+        println!("{name}: HERALD_TEST_SEED={seed}");
+        let get =
+            |name| std::env::var(name).unwrap_or_else(|_| panic!("{name} isn't set: run the tests by `make test`"));
+        let brokers = options.brokers.unwrap_or_else(|| get("HERALD_TEST_KAFKA_BROKERS"));
+        let server_url = options.postgres.unwrap_or_else(|| get("HERALD_TEST_DATABASE_URL"));
+        let folder = tempfile::Builder::new().prefix(&format!("herald-{name}-")).tempdir().unwrap();
+        let unique = format!("{name}_{:08x}", rand::random::<u32>());
+        let mut admin = PgConnection::connect(&server_url).await.unwrap();
+        admin.execute(sqlx::AssertSqlSafe(format!("CREATE DATABASE {unique}"))).await.unwrap();
+        let database_url = format!("{}/{unique}", server_url.rsplit_once('/').unwrap().0);
+
+        let mut provider = options.provider;
+        provider.push(("HERALD_PROVIDER_TOKEN", TOKEN.to_owned()));
+        provider.push(("HERALD_SIM_SEED", seed.to_string()));
+        let mut provider = Provider::start(folder.path(), &provider);
+        provider.ready().await;
+
+        let api_addr = free_addr();
+        let mut env: Vec<(String, String)> = [
+            ("DATABASE_URL", database_url.clone()),
+            ("HERALD_KAFKA_BROKERS", brokers.clone()),
+            ("HERALD_TOPIC_PREFIX", unique.clone()),
+            ("HERALD_TOPIC_PARTITIONS", options.partitions.to_string()),
+            ("HERALD_API_ADDR", api_addr.clone()),
+            ("HERALD_PROVIDER_URL", provider.url.clone()),
+            ("HERALD_PROVIDER_TOKEN", TOKEN.to_owned()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into();
+        env.extend(options.env.into_iter().map(|(name, value)| (name.to_owned(), value)));
+
+        let topics = events::topics::Topics::new(&unique, Some(options.partitions));
+        let world = Self {
+            api: Api::new(&api_addr),
+            provider,
+            random: Mutex::new(StdRng::seed_from_u64(seed)),
+            db: PgPool::connect(&database_url).await.unwrap(),
+            kafka: kafka::Client::new(topics, &brokers, vec![], "e2e"),
+            brokers,
+            folder,
+            env,
+            started: AtomicUsize::new(0),
+            server_url,
+            database: unique,
+        };
+        world.verb("migrate");
+        world.verb("topics");
+        world
+    }
+
+    /// Runs a verb to its end.
+    fn verb(&self, verb: &str) {
+        let done = command("herald", &[verb], &self.env).output().unwrap();
+        assert!(done.status.success(), "herald {verb}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+
+    /// Starts a program and waits until it is ready.
+    pub(crate) async fn start(&self, args: &[&str]) -> Program {
+        let number = self.started.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{}-{number}", args[0]);
+        let mut program = Program::start("herald", args, &self.env, self.folder.path(), &name);
+        program.ready().await;
+        program
+    }
+
+    /// Loads an audience, all of it.
+    pub(crate) async fn import(&self, audience: &Audience) {
+        self.api.import(audience.csv(), audience.len()).await;
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn token(&self) -> &'static str {
+        TOKEN
+    }
+
+    /// A number drawn by the test's seed.
+    pub(crate) fn random(&self, range: std::ops::Range<u64>) -> u64 {
+        self.random.lock().unwrap().random_range(range)
+    }
+
+    /// Removes the topics and the database. Not reached by a test that fails: what it left can be looked at.
+    pub(crate) async fn clean_up(self) {
+        kafka::Admin::new(&self.kafka).unwrap().delete_topics().await.unwrap();
+        self.db.close().await;
+        let mut admin = PgConnection::connect(&self.server_url).await.unwrap();
+        let drop = format!("DROP DATABASE {} WITH (FORCE)", self.database);
+        admin.execute(sqlx::AssertSqlSafe(drop)).await.unwrap();
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("logs are kept in {}", self.folder.path().display());
+            self.folder.disable_cleanup(true);
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! The pipeline from outside: the built programs as processes, real Kafka and Postgres, the provider simulator as judge.
+//!
+//! `make test` starts the servers; tests run side by side, each with its own database, topics and provider. A test prints
+//! the seed of what it draws; `HERALD_TEST_SEED` runs it again.
+
+mod harness;
+
+mod t01_exact_audience;
+mod t02_start;
+mod t03_provider_answers;
+mod t04_end_in_the_middle;
+mod t05_scheduler_killed;
+mod t06_sender_killed;
+mod t07_projector_killed;
+mod t08_outages;
+mod t09_undecodable;
+mod t10_fairness;
+mod t10a_projector_down;
+mod t11_offsets_deleted;
+mod t12_counts;
