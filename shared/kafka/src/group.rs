@@ -351,6 +351,11 @@ impl Context {
         self.count(if lost { "lost" } else { "revoked" }, numbers.len());
         {
             let mut state = self.state.lock().expect("not poisoned");
+            // librdkafka keeps an application's pause over the assignment: who gets the partition back would never read it.
+            let paused: Vec<i32> = numbers.iter().copied().filter(|number| state.paused.contains(number)).collect();
+            if !paused.is_empty() {
+                consumer.resume(&list(&self.topic, paused))?;
+            }
             for number in numbers {
                 state.assigned.remove(number);
                 state.paused.remove(number);
