@@ -31,6 +31,8 @@ struct State {
     conveyor: Conveyor,
     /// Σ (position − open) at past moments, oldest first, since something was last idle.
     settled: VecDeque<(Instant, u64)>,
+    /// Partitions with a commit.
+    committed: usize,
     owned: u64,
     /// Clients planned since the sample.
     planned: u64,
@@ -77,9 +79,12 @@ impl Sampler {
         let (unread, open, settled) =
             partitions.iter().map(count).fold((0, 0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1, sum.2 + one.2));
         let now = Instant::now();
-        if state.conveyor.unread + state.conveyor.open == 0 {
+        // A partition whose commit comes or goes jumps by all that ever lay in it, which is no pace.
+        let committed = partitions.iter().filter(|partition| partition.committed.is_some()).count();
+        if state.conveyor.unread + state.conveyor.open == 0 || committed != state.committed {
             state.settled.clear();
         }
+        state.committed = committed;
         state.settled.push_back((now, settled));
         while state.settled.len() > 2 && now - state.settled[1].0 >= PACE_WINDOW {
             state.settled.pop_front();

@@ -25,6 +25,14 @@ impl SchedulerMember {
             shards.map(|shard| Ok(Arc::new(Planner::new(&desk.kafka, shard)?))).collect::<kafka::Result<_>>()?;
         Ok(Self { desk, ready, planners, shards: Mutex::default() })
     }
+
+    fn owns(&self, shards: usize) {
+        self.desk.conveyor.own(shards);
+        if shards == 0 {
+            // It stands by, which needs no planning.
+            self.desk.planning.ready();
+        }
+    }
 }
 
 impl Member for SchedulerMember {
@@ -39,7 +47,7 @@ impl Member for SchedulerMember {
             Start(start)
         });
         let starts = starts.collect();
-        self.desk.conveyor.own(shards.len());
+        self.owns(shards.len());
         self.ready.ready();
         starts
     }
@@ -48,7 +56,7 @@ impl Member for SchedulerMember {
         let revoked: Vec<(i32, Shard)> = {
             let mut shards = self.shards.lock().expect("not poisoned");
             let revoked = numbers.iter().filter_map(|number| Some((*number, shards.remove(number)?))).collect();
-            self.desk.conveyor.own(shards.len());
+            self.owns(shards.len());
             revoked
         };
         for (_, shard) in &revoked {

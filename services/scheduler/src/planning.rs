@@ -61,16 +61,22 @@ pub(crate) struct Planning<'a> {
     progress: HashMap<Uuid, ProgressRecord>,
     spans: HashMap<Uuid, i64>,
     mirrors: HashMap<Uuid, (Instant, Mirror)>,
+    /// The mailing that got the last page: the next turn is another's.
+    last_paged: i64,
+    /// The shard was confirmed to be ours just before the progress was read; holds for the first round.
+    confirmed: bool,
 }
 
 impl<'a> Planning<'a> {
-    /// `progress` is what was read after the producer was initialized.
+    /// `progress` is what was read after the producer was initialized, `confirmed` whether the shard was proved to be ours
+    /// just before.
     pub(crate) fn new(
         owned: &'a Owned,
         producer: TransactionalProducer,
         progress: HashMap<Uuid, ProgressRecord>,
+        confirmed: bool,
     ) -> Self {
-        Self { owned, producer, progress, spans: HashMap::new(), mirrors: HashMap::new() }
+        Self { owned, producer, progress, spans: HashMap::new(), mirrors: HashMap::new(), last_paged: 0, confirmed }
     }
 
     /// Gives each live mailing its turn. Returns how long to wait for the next round.
@@ -78,10 +84,13 @@ impl<'a> Planning<'a> {
         let desk = Arc::clone(&self.owned.desk);
         let (shard, now) = (self.owned.number, Utc::now());
         let horizon = now + 2 * IDLE;
-        let live = desk.runtime.block_on(async {
+        let mut live = desk.runtime.block_on(async {
             let mut db = desk.pool.acquire().await?;
             rows::live_mailings(&mut db, shard, horizon).await
         })?;
+        // A page may take all the room there is.
+        let behind = live.partition_point(|mailing| mailing.mailing_no <= self.last_paged);
+        live.rotate_left(behind);
         let mut pause = IDLE;
         for mailing in &live {
             if self.owned.handle.stop.is_cancelled() {
@@ -89,6 +98,7 @@ impl<'a> Planning<'a> {
             }
             pause = pause.min(self.turn(mailing)?);
         }
+        self.confirmed = false;
         Ok(pause)
     }
 
@@ -116,7 +126,8 @@ impl<'a> Planning<'a> {
                 if let Some(room) = room {
                     room.used(planned);
                 }
-                self.mirror(mailing, Some(Wait::Senders))?;
+                self.last_paged = mailing.mailing_no;
+                self.mirror(mailing, None)?;
                 Ok(Duration::ZERO)
             }
             Step::Wait(wait) => {
@@ -132,6 +143,11 @@ impl<'a> Planning<'a> {
                 self.finish(mailing, now)?;
                 Ok(IDLE)
             }
+            // A process that was stopped for long sees a mailing that the shard's new owner has started.
+            Step::ProgressLost if !self.confirmed => Err(Trouble::Other(anyhow::anyhow!(
+                "mailing {} runs without a progress that was read here",
+                mailing.id
+            ))),
             Step::ProgressLost => {
                 tracing::error!(mailing.id = %mailing.id, "a running mailing has no progress; it is paused");
                 let reason = "its planning progress is lost: planning it again would send it again";

@@ -68,6 +68,8 @@ pub(crate) struct ShardHandle {
     pub(crate) stop: CancellationToken,
     state: Mutex<HandleState>,
     changed: Condvar,
+    /// Here and not the thread's own: of a thread that panicked it must go stale, not away.
+    beat: Heartbeat,
 }
 
 struct HandleState {
@@ -136,10 +138,13 @@ pub(crate) struct Shard {
 impl Shard {
     pub(crate) fn take_over(number: i32, position: i64, desk: Arc<Desk>, planner: Arc<Planner>) -> Self {
         let state = HandleState { woken: false, position, published: HashMap::new(), confirmed: None };
-        let handle =
-            Arc::new(ShardHandle { stop: CancellationToken::new(), state: Mutex::new(state), changed: Condvar::new() });
-        let beat = desk.health.heartbeat(format!("shard-{number}"), Duration::from_secs(120));
-        let shard = Owned { number, desk, planner, handle: Arc::clone(&handle), beat };
+        let handle = Arc::new(ShardHandle {
+            stop: CancellationToken::new(),
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            beat: desk.health.heartbeat(format!("shard-{number}"), Duration::from_secs(120)),
+        });
+        let shard = Owned { number, desk, planner, handle: Arc::clone(&handle) };
         let thread = std::thread::Builder::new()
             .name(format!("shard-{number}"))
             .spawn(move || shard.run())
@@ -163,18 +168,19 @@ pub(crate) struct Owned {
     pub(crate) desk: Arc<Desk>,
     pub(crate) handle: Arc<ShardHandle>,
     planner: Arc<Planner>,
-    beat: Heartbeat,
 }
 
 impl Owned {
     fn run(self) {
+        let mut confirmed = false;
         while !self.handle.stop.is_cancelled() {
-            match self.own() {
+            match self.own(confirmed) {
                 Ok(()) => break,
                 Err(error) => {
                     tracing::warn!(shard = self.number, error = format!("{error:#}"), "planning begins again");
                     self.desk.planning.not_ready(format!("shard {}: {error:#}", self.number));
                     self.confirm();
+                    confirmed = true;
                 }
             }
         }
@@ -185,7 +191,7 @@ impl Owned {
     fn confirm(&self) {
         let failed = Moment::now();
         while !self.handle.stop.is_cancelled() {
-            self.beat.beat();
+            self.handle.beat.beat();
             let mut confirmed = false;
             self.handle.wait(Duration::from_secs(10), |state| {
                 confirmed = state.confirmed.is_some_and(|sent| sent.age() < failed.age());
@@ -198,7 +204,7 @@ impl Owned {
     }
 
     /// Fences older owners, reads what is planned, and plans until told to stop or an outcome is open.
-    fn own(&self) -> anyhow::Result<()> {
+    fn own(&self, confirmed: bool) -> anyhow::Result<()> {
         let producer = self.planner.take(&self.desk.kafka)?;
         producer.init(INIT_TIMEOUT).context("init_transactions")?;
         let topic = self.desk.kafka.topics.name(Topic::PlanningProgress);
@@ -207,9 +213,9 @@ impl Owned {
         })
         .context("read planning-progress")?;
         tracing::info!(shard = self.number, mailings = progress.len(), "shard taken over");
-        let mut planning = Planning::new(self, producer, progress);
+        let mut planning = Planning::new(self, producer, progress, confirmed);
         while !self.handle.stop.is_cancelled() {
-            self.beat.beat();
+            self.handle.beat.beat();
             let pause = match planning.round() {
                 Ok(pause) => {
                     self.desk.planning.ready();
