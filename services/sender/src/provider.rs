@@ -133,17 +133,25 @@ impl Provider {
     async fn read(&self, mut answer: reqwest::Response) -> reqwest::Result<Answer> {
         let http_status = answer.status().as_u16();
         let retry_after = answer.headers().get(RETRY_AFTER).and_then(|value| parse_retry_after(value.to_str().ok()?));
-        let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await? {
-            if body.len() + chunk.len() > MAX_ANSWER {
-                body.clear();
-                break;
-            }
-            body.extend_from_slice(&chunk);
-        }
-        let code = serde_json::from_slice::<AnswerBody>(&body).ok().map(|body| body.code);
+        let code = match read_code(&mut answer).await {
+            // Only a success depends on its body.
+            Err(error) if http_status == 200 => return Err(error),
+            read => read.unwrap_or_default(),
+        };
         Ok(Answer { http_status, code, retry_after })
     }
+}
+
+/// `code` of the body, if it is the contract's.
+async fn read_code(answer: &mut reqwest::Response) -> reqwest::Result<Option<i64>> {
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await? {
+        if body.len() + chunk.len() > MAX_ANSWER {
+            return Ok(None);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(serde_json::from_slice::<AnswerBody>(&body).ok().map(|body| body.code))
 }
 
 /// Both forms of RFC 9110 §10.2.3; a date in the past is no wait. At most a day, so that a mistaken header doesn't keep a
