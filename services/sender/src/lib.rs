@@ -67,7 +67,6 @@ pub async fn start(
         desk,
         settings.revoke_deadline(),
         service.health.readiness("group"),
-        service.stop.clone(),
     ));
     let group = GroupSettings {
         group: kafka.topics.group("sender"),

@@ -5,7 +5,8 @@ use std::time::Duration;
 use kafka::{Assigned, Commit, Flow, Member, Moment, Record, Start};
 use runtime::health::Readiness;
 use tokio::runtime::Handle;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
 
 use crate::message::Desk;
 use crate::partition::Partition;
@@ -17,22 +18,29 @@ pub(crate) struct SenderMember {
     desk: Arc<Desk>,
     revoke_deadline: Duration,
     ready: Readiness,
-    stop: CancellationToken,
     runtime: Handle,
     partitions: Mutex<HashMap<i32, Arc<Partition>>>,
+    /// Messages of partitions that were taken away, whose last statuses may still be on their way.
+    leaving: Mutex<HashMap<i32, TaskTracker>>,
+    replays: Arc<Semaphore>,
 }
+
+/// Each holds two librdkafka clients and what they have fetched.
+const REPLAYS_AT_ONCE: usize = 3;
 
 impl SenderMember {
     /// Must be called within the runtime that the messages' tasks are to run on.
-    pub(crate) fn new(
-        kafka: kafka::Client,
-        desk: Arc<Desk>,
-        revoke_deadline: Duration,
-        ready: Readiness,
-        stop: CancellationToken,
-    ) -> Self {
-        let (runtime, partitions) = (Handle::current(), Mutex::default());
-        Self { kafka, desk, revoke_deadline, ready, stop, runtime, partitions }
+    pub(crate) fn new(kafka: kafka::Client, desk: Arc<Desk>, revoke_deadline: Duration, ready: Readiness) -> Self {
+        Self {
+            kafka,
+            desk,
+            revoke_deadline,
+            ready,
+            runtime: Handle::current(),
+            partitions: Mutex::default(),
+            leaving: Mutex::default(),
+            replays: Arc::new(Semaphore::new(REPLAYS_AT_ONCE)),
+        }
     }
 
     fn partition(&self, number: i32) -> Option<Arc<Partition>> {
@@ -45,29 +53,43 @@ impl SenderMember {
 
     /// Reads the partition's statuses beside the rebalance, then opens it.
     fn replay(&self, partition: Arc<Partition>, begin: Begin) {
-        let (kafka, stop) = (self.kafka.clone(), self.stop.clone());
-        self.runtime.spawn_blocking(move || {
-            while !stop.is_cancelled() && !partition.stop.is_cancelled() {
-                match begin.replay(&kafka, partition.number) {
-                    Ok(replayed) => {
-                        let settled = replayed.known.values().filter(|known| known.settled).count();
-                        tracing::info!(
-                            kafka.partition = partition.number,
-                            ?begin,
-                            frontier = replayed.frontier,
-                            known = replayed.known.len(),
-                            settled,
-                            "partition taken over"
-                        );
-                        partition.desk.metrics.replayed.inc_by(replayed.known.len() as u64);
-                        return partition.open_with(replayed);
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, kafka.partition = partition.number, "a replay failed; it begins again");
-                    }
-                }
+        let (kafka, runtime, replays) = (self.kafka.clone(), self.runtime.clone(), Arc::clone(&self.replays));
+        let leaving = self.leaving.lock().expect("not poisoned").remove(&partition.number);
+        let deadline = self.revoke_deadline;
+        self.runtime.spawn(async move {
+            // What this process called before it lost the partition must be in what the replay reads.
+            if let Some(leaving) = leaving {
+                let left = tokio::time::timeout(deadline, leaving.wait());
+                let _ = partition.stop.run_until_cancelled(left).await;
             }
+            let Some(Ok(_permit)) = partition.stop.run_until_cancelled(replays.acquire()).await else { return };
+            let _ = runtime.spawn_blocking(move || take_over(&kafka, &partition, begin)).await;
         });
+    }
+}
+
+/// Replays until it succeeds or the partition is taken away.
+fn take_over(kafka: &kafka::Client, partition: &Arc<Partition>, begin: Begin) {
+    while !partition.stop.is_cancelled() {
+        match begin.replay(kafka, partition.number, &partition.stop) {
+            Ok(replayed) => {
+                let settled = replayed.known.values().filter(|known| known.settled).count();
+                tracing::info!(
+                    kafka.partition = partition.number,
+                    ?begin,
+                    frontier = replayed.frontier,
+                    known = replayed.known.len(),
+                    settled,
+                    "partition taken over"
+                );
+                partition.desk.metrics.replayed.inc_by(replayed.known.len() as u64);
+                return partition.open_with(replayed);
+            }
+            Err(kafka::Error::Stopped) => return,
+            Err(error) => {
+                tracing::warn!(%error, kafka.partition = partition.number, "a replay failed; it begins again");
+            }
+        }
     }
 }
 
@@ -95,10 +117,9 @@ impl Member for SenderMember {
         for partition in &revoked {
             partition.stop.cancel();
             partition.tasks.close();
-            if lost {
-                partition.lost.cancel();
-            }
         }
+        let leaving = revoked.iter().map(|partition| (partition.number, partition.tasks.clone()));
+        self.leaving.lock().expect("not poisoned").extend(leaving);
         if lost {
             self.desk.fence.new_generation();
             return vec![];
@@ -113,11 +134,7 @@ impl Member for SenderMember {
         if self.runtime.block_on(drained).is_err() {
             tracing::warn!("calls or statuses were still under way when their partitions had to be given up");
         }
-        let commits = revoked.iter().filter_map(|partition| partition.commit()).collect();
-        for partition in &revoked {
-            partition.lost.cancel();
-        }
-        commits
+        revoked.iter().filter_map(|partition| partition.commit()).collect()
     }
 
     fn record(&self, record: Record) -> Flow {

@@ -134,15 +134,14 @@ impl Slot {
 
     /// Settling is the acknowledgement: only then is the slot closed.
     async fn settle(&self, desk: &Desk, status: Status, told: Told) {
-        if self.publish(desk, Kind::Settled, status, told).await {
-            let lag = desk.clock.now() - self.event.planned_at;
-            desk.metrics.delivery_lag.observe(lag.as_seconds_f64().max(0.0));
-            self.partition.close(self.offset);
-        }
+        self.publish(desk, Kind::Settled, status, told).await;
+        let lag = desk.clock.now() - self.event.planned_at;
+        desk.metrics.delivery_lag.observe(lag.as_seconds_f64().max(0.0));
+        self.partition.close(self.offset);
     }
 
-    /// Returns whether the status was acknowledged.
-    async fn publish(&self, desk: &Desk, kind: Kind, status: Status, told: Told) -> bool {
+    /// Returns once the status is acknowledged.
+    async fn publish(&self, desk: &Desk, kind: Kind, status: Status, told: Told) {
         let not_before = self.not_before.filter(|_| kind == Kind::Open);
         let event = StatusEvent {
             message_id: self.event.message_id,
@@ -161,10 +160,9 @@ impl Slot {
             occurred_at: desk.clock.now(),
             source: Source { partition: self.partition.number, offset: self.offset },
         };
-        let Some(offset) = desk.statuses.publish(&event, &self.partition.lost).await else { return false };
+        let offset = desk.statuses.publish(&event).await;
         self.partition.acknowledge(offset);
         desk.metrics.messages.with_label_values(&[event.status.as_str()]).inc();
-        true
     }
 }
 

@@ -24,8 +24,7 @@ pub(crate) struct Partition {
     pub(crate) desk: Arc<Desk>,
     /// The partition is being given up: start nothing more.
     pub(crate) stop: CancellationToken,
-    /// It is another's: nothing more is settled here.
-    pub(crate) lost: CancellationToken,
+    /// Its messages. They outlive it until the statuses of their calls are acknowledged.
     pub(crate) tasks: TaskTracker,
     runtime: Handle,
     inner: Mutex<Inner>,
@@ -52,7 +51,6 @@ impl Partition {
             number,
             desk,
             stop: CancellationToken::new(),
-            lost: CancellationToken::new(),
             tasks: TaskTracker::new(),
             runtime,
             inner: Mutex::default(),

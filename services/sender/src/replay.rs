@@ -1,6 +1,6 @@
 //! Recovery: what the statuses say about messages that an earlier owner left open. Every call blocks.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -9,6 +9,7 @@ use events::topics::Topic;
 use events::{Kind, MessageEvent, StatusEvent, decode};
 use kafka::ledger::Metadata;
 use kafka::{Assigned, Client, Isolation, Record, TableReader};
+use tokio_util::sync::CancellationToken;
 
 /// A replay reads 2 million records a second; a day's log fits many times.
 const DEADLINE: Duration = Duration::from_secs(600);
@@ -70,11 +71,23 @@ impl Begin {
         }
     }
 
-    /// Reads the statuses of the partition.
-    pub(crate) fn replay(self, client: &Client, partition: i32) -> kafka::Result<Replayed> {
+    /// Reads the statuses of the partition, until `stop` says that it isn't ours any more.
+    pub(crate) fn replay(self, client: &Client, partition: i32, stop: &CancellationToken) -> kafka::Result<Replayed> {
+        let topic = client.topics.name(Topic::StatusEvents);
         match self {
-            Self::Bookmark { frontier, bookmark } => from_bookmark(client, partition, frontier, bookmark),
-            Self::Whole { low } => whole(client, partition, low),
+            Self::Bookmark { frontier, bookmark } => {
+                let statuses = TableReader::from_offset(client, &topic, partition, bookmark, Isolation::Uncommitted)?
+                    .stopped_by(stop);
+                from_bookmark(&statuses, partition, frontier, bookmark)
+            }
+            Self::Whole { low } => {
+                let statuses =
+                    TableReader::from_start(client, &topic, &[partition], Isolation::Uncommitted)?.stopped_by(stop);
+                let topic = client.topics.name(Topic::MessageEvents);
+                let messages =
+                    TableReader::from_start(client, &topic, &[partition], Isolation::Committed)?.stopped_by(stop);
+                whole(&statuses, &messages, partition, low)
+            }
         }
     }
 }
@@ -110,9 +123,7 @@ fn status_of(record: &Record, partition: i32) -> Option<StatusEvent> {
     decode::<StatusEvent>(record.payload.as_deref()).ok().filter(|event| event.source.partition == partition)
 }
 
-fn from_bookmark(client: &Client, partition: i32, frontier: i64, bookmark: i64) -> kafka::Result<Replayed> {
-    let topic = client.topics.name(Topic::StatusEvents);
-    let statuses = TableReader::from_offset(client, &topic, partition, bookmark, Isolation::Uncommitted)?;
+fn from_bookmark(statuses: &TableReader, partition: i32, frontier: i64, bookmark: i64) -> kafka::Result<Replayed> {
     let mut known: HashMap<i64, Known> = HashMap::new();
     let ends = statuses.read_to_end(DEADLINE, |record| {
         let Some(event) = status_of(&record, partition).filter(|event| event.source.offset >= frontier) else { return };
@@ -127,20 +138,18 @@ fn from_bookmark(client: &Client, partition: i32, frontier: i64, bookmark: i64) 
 
 /// Reads both logs side by side: a status never precedes its message, so reading the messages up to the source of each
 /// status is enough, and what is remembered is what was open at once.
-fn whole(client: &Client, partition: i32, low: i64) -> kafka::Result<Replayed> {
-    let topic = |topic| client.topics.name(topic);
-    let statuses = TableReader::from_start(client, &topic(Topic::StatusEvents), &[partition], Isolation::Uncommitted)?;
-    let messages = TableReader::from_start(client, &topic(Topic::MessageEvents), &[partition], Isolation::Committed)?;
+fn whole(statuses: &TableReader, messages: &TableReader, partition: i32, low: i64) -> kafka::Result<Replayed> {
     let message_end = messages.ends(Duration::from_secs(5))?[0];
-
     let mut merge = Merge { read_to: low, ..Merge::default() };
     let mut failed = None;
     let ends = statuses.read_to_end(DEADLINE, |record| {
         let Some(event) = status_of(&record, partition).filter(|event| event.source.offset < message_end) else {
             return;
         };
-        if failed.is_none() {
-            failed = read_messages(&messages, event.source.offset, &mut merge).err();
+        if failed.is_none() && event.source.offset >= merge.read_to {
+            let up_to = event.source.offset + 1;
+            failed = messages.read_to(&[up_to], DEADLINE, |record| merge.read(&record)).err();
+            merge.read_to = merge.read_to.max(up_to);
         }
         merge.take(&event, record.offset);
     })?;
@@ -154,29 +163,12 @@ fn whole(client: &Client, partition: i32, low: i64) -> kafka::Result<Replayed> {
     Ok(Replayed { frontier, bookmark, last_source, status_end: ends[0], known })
 }
 
-fn read_messages(messages: &TableReader, to: i64, merge: &mut Merge) -> kafka::Result<()> {
-    while merge.read_to <= to {
-        if messages.has_reached(&[to + 1])? {
-            merge.read_to = to + 1;
-            break;
-        }
-        let mut wait = Duration::from_millis(20);
-        while merge.read_to <= to
-            && let Some(record) = messages.poll(wait)?
-        {
-            merge.open.insert(record.offset);
-            merge.read_to = record.offset + 1;
-            wait = Duration::ZERO;
-        }
-    }
-    Ok(())
-}
-
 /// The two logs, as far as they are read.
 #[derive(Default)]
 struct Merge {
-    /// Messages read and not settled.
-    open: BTreeSet<i64>,
+    /// Messages read and not settled, with what tells them from others that had their offset before the topic was made
+    /// anew.
+    open: BTreeMap<i64, (MessageId, i32)>,
     /// Statuses of messages at or above the lowest open one.
     known: BTreeMap<i64, Known>,
     /// Where the messages are read to.
@@ -184,8 +176,20 @@ struct Merge {
 }
 
 impl Merge {
+    /// Takes a message in. One that can't be decoded was dead-lettered by whoever owned the partition then, and has no
+    /// status that would close it.
+    fn read(&mut self, record: &Record) {
+        if let Ok(event) = decode::<MessageEvent>(record.payload.as_deref()) {
+            self.open.insert(record.offset, (event.message_id, event.round));
+        }
+        self.read_to = record.offset + 1;
+    }
+
     fn take(&mut self, event: &StatusEvent, offset: i64) {
         let source = event.source.offset;
+        if self.open.get(&source).is_some_and(|message| *message != (event.message_id, event.round)) {
+            return;
+        }
         self.known.entry(source).and_modify(|known| known.add(event)).or_insert_with(|| Known::new(event, offset));
         if event.kind == Kind::Settled {
             self.open.remove(&source);
@@ -197,7 +201,7 @@ impl Merge {
     }
 
     fn frontier(&self) -> i64 {
-        self.open.first().copied().unwrap_or(self.read_to)
+        self.open.first_key_value().map_or(self.read_to, |(&offset, _)| offset)
     }
 }
 
@@ -258,7 +262,7 @@ mod tests {
     fn side_by_side_only_what_is_open_at_once_is_remembered() {
         let mut merge = Merge::default();
         for message in 0..1_000 {
-            merge.open.insert(message);
+            merge.open.insert(message, (MessageId::new(1, message + 1).unwrap(), 1));
             merge.read_to = message + 1;
             if message != 900 {
                 merge.take(&status(message, Kind::Settled, 1), message);
@@ -271,6 +275,15 @@ mod tests {
         assert_eq!(merge.known.len(), 100);
         assert!(!merge.known[&900].settled);
         assert!(merge.known[&950].settled);
+    }
+
+    #[test]
+    fn a_status_of_a_message_that_had_the_offset_before_the_topic_was_made_anew_settles_nothing() {
+        let mut merge = Merge::default();
+        merge.open.insert(0, (MessageId::new(2, 7).unwrap(), 1));
+        merge.read_to = 1;
+        merge.take(&status(0, Kind::Settled, 1), 0);
+        assert_eq!((merge.frontier(), merge.known.len()), (0, 0));
     }
 
     #[test]

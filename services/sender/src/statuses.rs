@@ -3,7 +3,6 @@ use std::time::Duration;
 use events::topics::Topic;
 use events::{StatusEvent, encode};
 use kafka::{Outgoing, Producer};
-use tokio_util::sync::CancellationToken;
 
 /// Writes status events.
 pub(crate) struct Statuses {
@@ -16,9 +15,9 @@ impl Statuses {
         Ok(Self { producer: Producer::new(kafka)?, topic: kafka.topics.name(Topic::StatusEvents) })
     }
 
-    /// Writes the event and returns its offset once Kafka has acknowledged it. One whose delivery failed is written
-    /// again; None once `lost` says that the partition is another's.
-    pub(crate) async fn publish(&self, event: &StatusEvent, lost: &CancellationToken) -> Option<i64> {
+    /// Writes the event and returns its offset once Kafka has acknowledged it; one whose delivery failed is written again.
+    /// Also when the partition is another's by now: a late status is evidence, and without it the message is called again.
+    pub(crate) async fn publish(&self, event: &StatusEvent) -> i64 {
         let record = Outgoing {
             topic: &self.topic,
             partition: event.source.partition,
@@ -27,8 +26,7 @@ impl Statuses {
         };
         loop {
             match self.producer.send(&record).await {
-                Ok(offset) => return Some(offset),
-                Err(_) if lost.is_cancelled() => return None,
+                Ok(offset) => return offset,
                 Err(error) => {
                     tracing::warn!(%error, message.id = %event.message_id, "a status was not acknowledged; it is written again");
                     tokio::time::sleep(Duration::from_millis(100)).await;

@@ -3,6 +3,7 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
+use tokio_util::sync::CancellationToken;
 
 use crate::client::Reading;
 use crate::watermarks::{End, watermarks};
@@ -26,9 +27,12 @@ pub struct TableReader {
     partitions: Vec<i32>,
     /// Where each is read from.
     from: Vec<i64>,
+    stop: CancellationToken,
 }
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Records between two looks at the position, which is an allocation a partition.
+const STRIDE: usize = 256;
 
 impl TableReader {
     /// Reads the partitions from their first records on.
@@ -73,7 +77,20 @@ impl TableReader {
             list.add_partition_offset(topic, partition, Offset::Offset(from))?;
         }
         consumer.assign(&list)?;
-        Ok(Self { consumer, asking, topic: topic.to_owned(), partitions: partitions.to_vec(), from })
+        Ok(Self {
+            consumer,
+            asking,
+            topic: topic.to_owned(),
+            partitions: partitions.to_vec(),
+            from,
+            stop: CancellationToken::new(),
+        })
+    }
+
+    /// From now on reading to an end stops with [`Error::Stopped`] when the token says so.
+    pub fn stopped_by(mut self, stop: &CancellationToken) -> Self {
+        self.stop = stop.clone();
+        self
     }
 
     /// The next record, or none within `timeout`. Transport errors are librdkafka's to mend and count as none.
@@ -122,15 +139,19 @@ impl TableReader {
         Ok(ends)
     }
 
-    /// Reads on to `ends`.
+    /// Reads on to `ends`, and up to 255 records further.
     pub fn read_to(&self, ends: &[i64], deadline: Duration, mut take: impl FnMut(Record)) -> Result<()> {
         let started = Instant::now();
         while !self.has_reached(ends)? {
+            if self.stop.is_cancelled() {
+                return Err(Error::Stopped);
+            }
             if started.elapsed() > deadline {
                 return Err(Error::Timeout("reading a partition to its end"));
             }
             let mut wait = Duration::from_millis(20);
-            while let Some(record) = self.poll(wait)? {
+            for _ in 0..STRIDE {
+                let Some(record) = self.poll(wait)? else { break };
                 take(record);
                 wait = Duration::ZERO;
             }
