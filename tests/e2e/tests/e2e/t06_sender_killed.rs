@@ -110,3 +110,23 @@ async fn one_that_joins_and_one_that_leaves_in_good_order_lose_and_double_nothin
     }
     world.clean_up().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_takes_over_where_nothing_is_open_goes_on() {
+    let world = World::new("t06_idle", Options::default()).await;
+    let audience = Audience::of(1_000, 916, "twice");
+    for run in 0..2 {
+        let herald = world.start(&["all"]).await;
+        if run == 0 {
+            world.import(&audience).await;
+        }
+        let mailing = world.api.create_mailing(&json!({"text": TEXT, "filter": "twice"})).await;
+        let shown = world.assert_conserved(&mailing, 1_000).await;
+        assert_eq!(shown["counts"]["succeeded"], 1_000, "{shown}");
+        world.assert_secrecy(&audience, &[TEXT], &[&herald]).await;
+        herald.terminate().await;
+    }
+    let calls = world.calls().await;
+    assert_eq!((calls.all().count(), calls.by_message.len()), (2_000, 2_000), "once for each mailing");
+    world.clean_up().await;
+}

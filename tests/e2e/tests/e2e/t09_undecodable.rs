@@ -50,7 +50,7 @@ async fn garbage_in_each_topic_is_dead_lettered_and_what_is_good_goes_on() {
         assert!(!letter.reason.is_empty() && !letter.reader.is_empty(), "{letter:?}");
         assert!(!letter.reason.contains("70000003571"), "a reason repeats what was read: {letter:?}");
     }
-    let counted = herald.metric("kafka_consumer_dead_letters_total").await;
+    let counted = herald.metric("herald_dead_letters_total").await;
     assert_eq!(counted as usize, letters.len(), "each is counted");
     world.assert_secrecy(&audience, &[TEXT], &[&herald]).await;
     herald.terminate().await;
