@@ -36,3 +36,29 @@ impl Metrics {
         Ok(metrics)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_series_are_named_as_documented() {
+        let registry = Registry::new();
+        Metrics::register(&registry).unwrap();
+        let series = |family: &prometheus::proto::MetricFamily| {
+            let labels = family.get_metric()[0].get_label().iter().map(|label| label.name());
+            format!("{} {}", family.name(), labels.collect::<Vec<_>>().join(","))
+        };
+        let found: Vec<String> = registry.gather().iter().map(series).collect();
+        assert_eq!(
+            found,
+            [
+                "herald_conveyor_open_messages ",
+                "herald_conveyor_unread_messages ",
+                "herald_messages_planned_total ",
+                "herald_schedule_lag_seconds ",
+                "herald_scheduler_shards ",
+            ]
+        );
+    }
+}

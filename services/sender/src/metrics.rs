@@ -54,6 +54,38 @@ impl Metrics {
         for status in ["succeeded", "failed", "expired", "cancelled", "retrying"] {
             metrics.messages.with_label_values(&[status]);
         }
+        for outcome in ["accepted", "rejected", "retryable", "throttled"] {
+            metrics.attempts.with_label_values(&[outcome]);
+            metrics.attempt_duration.with_label_values(&[outcome]);
+        }
         Ok(metrics)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_series_are_named_as_documented() {
+        let registry = Registry::new();
+        Metrics::register(&registry).unwrap();
+        let series = |family: &prometheus::proto::MetricFamily| {
+            let labels = family.get_metric()[0].get_label().iter().map(|label| label.name());
+            format!("{} {}", family.name(), labels.collect::<Vec<_>>().join(","))
+        };
+        let found: Vec<String> = registry.gather().iter().map(series).collect();
+        assert_eq!(
+            found,
+            [
+                "herald_active_sends ",
+                "herald_delivery_attempt_duration_seconds outcome",
+                "herald_delivery_attempts_total outcome",
+                "herald_delivery_lag_seconds ",
+                "herald_messages_total status",
+                "herald_sender_open_slots ",
+                "herald_sender_replayed_statuses_total ",
+            ]
+        );
     }
 }

@@ -34,3 +34,30 @@ impl Metrics {
         Ok(metrics)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_series_are_named_as_documented() {
+        let registry = Registry::new();
+        let metrics = Metrics::register(&registry).unwrap();
+        metrics.lag.with_label_values(&["group", "topic", "0"]);
+        metrics.rebalances.with_label_values(&["group", "assigned"]);
+        metrics.dead_letters.with_label_values(&["reader", "topic"]);
+        let series = |family: &prometheus::proto::MetricFamily| {
+            let labels = family.get_metric()[0].get_label().iter().map(|label| label.name());
+            format!("{} {}", family.name(), labels.collect::<Vec<_>>().join(","))
+        };
+        let found: Vec<String> = registry.gather().iter().map(series).collect();
+        assert_eq!(
+            found,
+            [
+                "herald_dead_letters_total reader,topic",
+                "herald_kafka_rebalances_total event,group",
+                "kafka_consumergroup_lag group,partition,topic",
+            ]
+        );
+    }
+}
