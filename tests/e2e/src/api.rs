@@ -2,11 +2,11 @@ use chrono::{DateTime, Utc};
 use reqwest::header::CONTENT_TYPE;
 use serde_json::Value;
 
-use super::eventually;
+use crate::eventually;
 
 /// The REST API, as a caller uses it.
 #[derive(Clone)]
-pub(crate) struct Api {
+pub struct Api {
     http: reqwest::Client,
     base: String,
 }
@@ -25,14 +25,15 @@ impl Api {
     }
 
     /// Creates a mailing and returns its id.
-    pub(crate) async fn create_mailing(&self, mailing: &Value) -> String {
+    pub async fn create_mailing(&self, mailing: &Value) -> String {
         let answer = self.http.post(format!("{}/mailings", self.base)).json(mailing).send().await.unwrap();
         let (status, body) = (answer.status(), answer.text().await.unwrap());
         assert_eq!(status, 201, "{body}");
         serde_json::from_str::<Value>(&body).unwrap()["id"].as_str().unwrap().to_owned()
     }
 
-    pub(crate) async fn get(&self, path: &str) -> Value {
+    /// Reads what must answer 200.
+    pub async fn get(&self, path: &str) -> Value {
         let answer = self.http.get(format!("{}{path}", self.base)).send().await.unwrap();
         let (status, body) = (answer.status(), answer.text().await.unwrap());
         assert_eq!(status, 200, "GET {path}: {body}");
@@ -40,12 +41,7 @@ impl Api {
     }
 
     /// As it is, for answers that aren't 200.
-    pub(crate) async fn send(
-        &self,
-        method: &str,
-        path: &str,
-        body: Option<&Value>,
-    ) -> reqwest::Result<reqwest::Response> {
+    pub async fn send(&self, method: &str, path: &str, body: Option<&Value>) -> reqwest::Result<reqwest::Response> {
         let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
         let mut request = self.http.request(method, format!("{}{path}", self.base));
         if let Some(body) = body {
@@ -54,12 +50,13 @@ impl Api {
         request.send().await
     }
 
-    pub(crate) async fn mailing(&self, id: &str) -> Value {
+    /// Reads a mailing.
+    pub async fn mailing(&self, id: &str) -> Value {
         self.get(&format!("/mailings/{id}")).await
     }
 
     /// Waits until the mailing is finished and returns it.
-    pub(crate) async fn finished(&self, id: &str) -> Value {
+    pub async fn finished(&self, id: &str) -> Value {
         eventually("the mailing to finish", async || {
             let mailing = self.mailing(id).await;
             (mailing["state"] == "finished").then_some(mailing)
@@ -68,7 +65,7 @@ impl Api {
     }
 
     /// Waits until at least `n` messages of the mailing have a row with one of the statuses.
-    pub(crate) async fn reached(&self, id: &str, statuses: &[&str], n: i64) {
+    pub async fn reached(&self, id: &str, statuses: &[&str], n: i64) {
         eventually("statuses to arrive", async || {
             let counts = self.mailing(id).await["counts"].clone();
             let sum: i64 = statuses.iter().map(|status| counts[status].as_i64().unwrap()).sum();
@@ -78,7 +75,7 @@ impl Api {
     }
 
     /// All messages of a mailing.
-    pub(crate) async fn messages(&self, id: &str) -> Vec<Value> {
+    pub async fn messages(&self, id: &str) -> Vec<Value> {
         let mut messages = Vec::new();
         let mut cursor = String::new();
         loop {
@@ -93,6 +90,6 @@ impl Api {
 }
 
 /// An instant of a JSON value.
-pub(crate) fn instant(value: &Value) -> DateTime<Utc> {
+pub fn instant(value: &Value) -> DateTime<Utc> {
     value.as_str().unwrap().parse().unwrap()
 }

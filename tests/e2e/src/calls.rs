@@ -4,21 +4,26 @@ use std::path::Path;
 use serde_json::Value;
 
 /// The provider's own log of calls, by message id: the judge of every test.
-pub(crate) struct Calls {
-    pub(crate) by_message: BTreeMap<i64, Vec<Call>>,
+pub struct Calls {
+    /// By message id, each in the order of its calls.
+    pub by_message: BTreeMap<i64, Vec<Call>>,
 }
 
 /// One call. Times are µs since the epoch by the provider's clock.
 #[derive(Clone, Debug)]
-pub(crate) struct Call {
+pub struct Call {
     /// Its head had arrived.
-    pub(crate) begun_at: i64,
+    pub begun_at: i64,
     /// Its fate was decided.
-    pub(crate) decided_at: i64,
-    pub(crate) phone: i64,
-    pub(crate) text: String,
-    pub(crate) accepted: bool,
-    pub(crate) outcome: String,
+    pub decided_at: i64,
+    /// Whom it was for.
+    pub phone: i64,
+    /// What it said.
+    pub text: String,
+    /// Whether the provider took it.
+    pub accepted: bool,
+    /// What became of it, see the simulator.
+    pub outcome: String,
 }
 
 impl Calls {
@@ -52,17 +57,18 @@ impl Calls {
     }
 
     /// Messages accepted more than once.
-    pub(crate) fn doubled(&self) -> Vec<i64> {
+    pub fn doubled(&self) -> Vec<i64> {
         let accepted = |calls: &[Call]| calls.iter().filter(|call| call.accepted).count();
         self.by_message.iter().filter(|(_, calls)| accepted(calls) > 1).map(|(id, _)| *id).collect()
     }
 
     /// Whether a message was accepted at least once.
-    pub(crate) fn accepted(&self, message: i64) -> bool {
+    pub fn accepted(&self, message: i64) -> bool {
         self.by_message.get(&message).is_some_and(|calls| calls.iter().any(|call| call.accepted))
     }
 
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Call> {
+    /// All calls.
+    pub fn all(&self) -> impl Iterator<Item = &Call> {
         self.by_message.values().flatten()
     }
 }

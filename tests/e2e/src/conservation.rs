@@ -5,13 +5,13 @@ use events::{MessageEvent, decode};
 use kafka::Isolation;
 use serde_json::Value;
 
-use super::World;
+use crate::World;
 
 const TERMINAL: [&str; 5] = ["succeeded", "failed", "expired", "cancelled", "unknown"];
 
 impl World {
     /// The message ids in message-events of a mailing, read committed, with repetitions.
-    pub(crate) async fn planned_messages(&self, mailing: &str) -> Vec<i64> {
+    pub async fn planned_messages(&self, mailing: &str) -> Vec<i64> {
         let records = self.records(Topic::MessageEvents, Isolation::Committed).await;
         let events = records.iter().filter_map(|record| decode::<MessageEvent>(record.payload.as_deref()).ok());
         let mut planned: Vec<i64> = events
@@ -23,7 +23,7 @@ impl World {
     }
 
     /// The rows of a mailing: status by message id.
-    pub(crate) async fn rows(&self, mailing: &str) -> BTreeMap<i64, String> {
+    pub async fn rows(&self, mailing: &str) -> BTreeMap<i64, String> {
         let rows: Vec<(i64, String)> = sqlx::query_as(
             "SELECT messages.mailing_no << 33 | client_no, status FROM messages JOIN mailings USING (mailing_no)
              WHERE mailings.id = $1::uuid",
@@ -37,7 +37,7 @@ impl World {
 
     /// Conservation at the end, when the mailing is finished: the audience = message events = rows = counts, all of it
     /// terminal, and the provider's log agrees. Returns the mailing.
-    pub(crate) async fn assert_conserved(&self, mailing: &str, audience: usize) -> Value {
+    pub async fn assert_conserved(&self, mailing: &str, audience: usize) -> Value {
         let shown = self.api.finished(mailing).await;
         let counts = &shown["counts"];
         assert_eq!(counts["audience"], audience, "{shown}");

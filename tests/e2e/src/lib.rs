@@ -1,4 +1,8 @@
-//! What the tests share.
+//! What the tests and the benchmark share: a whole installation of real processes, and ways to look at it from outside.
+//!
+//! Everything here panics when something isn't as it should be: its users are tests.
+
+#![expect(clippy::unwrap_used, reason = "a failure here is a test's failure")]
 
 mod api;
 mod audience;
@@ -10,19 +14,19 @@ mod secrecy;
 mod topics;
 mod world;
 
-pub(crate) use api::{Api, instant};
-pub(crate) use audience::Audience;
-pub(crate) use calls::Call;
-pub(crate) use program::Program;
-pub(crate) use world::{Options, World};
+pub use api::{Api, instant};
+pub use audience::Audience;
+pub use calls::{Call, Calls};
+pub use program::Program;
+pub use world::{Options, World};
 
 use std::time::{Duration, Instant};
 
 /// Longer than anything here takes on a busy machine; a condition that isn't met by then is a failure.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Waits until `condition` answers something.
-pub(crate) async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
         if let Some(met) = condition().await {
@@ -34,6 +38,6 @@ pub(crate) async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -
 }
 
 /// µs since the epoch, as the provider's log has them.
-pub(crate) fn now_us() -> i64 {
+pub fn now_us() -> i64 {
     chrono::Utc::now().timestamp_micros()
 }

@@ -6,13 +6,15 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{PATIENCE, eventually};
+use crate::{PATIENCE, eventually};
 
 /// A program under test, as a process. Dropping it kills it.
-pub(crate) struct Program {
-    pub(crate) name: String,
+pub struct Program {
+    /// Its log's.
+    pub name: String,
     child: Child,
-    pub(crate) ops: String,
+    /// Its ops port, as `host:port`.
+    pub ops: String,
     log: PathBuf,
 }
 
@@ -22,10 +24,12 @@ pub(crate) fn free_addr() -> String {
     format!("127.0.0.1:{port}")
 }
 
-/// Where `cargo build` has put the programs: beside the folder of this test binary.
+/// Where `cargo build` has put the programs: beside this one, or beside the folder of this test binary.
 fn binary(name: &str) -> PathBuf {
-    let deps = std::env::current_exe().unwrap();
-    let path = deps.parent().and_then(Path::parent).unwrap().join(name);
+    let this = std::env::current_exe().unwrap();
+    let folder = this.parent().unwrap();
+    let folder = if folder.ends_with("deps") { folder.parent().unwrap() } else { folder };
+    let path = folder.join(name);
     assert!(path.exists(), "{} isn't built: run the tests by `make test`", path.display());
     path
 }
@@ -62,7 +66,7 @@ impl Program {
     }
 
     /// Waits until `/readyz` says so.
-    pub(crate) async fn ready(&mut self) {
+    pub async fn ready(&mut self) {
         self.answers(&format!("http://{}/readyz", self.ops)).await;
     }
 
@@ -86,34 +90,42 @@ impl Program {
         }
     }
 
-    pub(crate) fn is_running(&mut self) -> bool {
+    /// Whether it hasn't ended.
+    pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
-    pub(crate) fn signal(&self, signal: Signal) {
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
     }
 
     /// SIGKILL.
-    pub(crate) fn kill(mut self) {
+    pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// SIGTERM; waits for the end, which must be in good order.
-    pub(crate) async fn terminate(mut self) {
+    pub async fn terminate(mut self) {
         self.signal(Signal::SIGTERM);
         let status: ExitStatus = eventually("the program to end", async || self.child.try_wait().unwrap()).await;
         assert!(status.success(), "{} ended with {status}:\n{}", self.name, self.log_tail());
     }
 
-    pub(crate) async fn metrics(&self) -> String {
+    /// Its `/metrics`.
+    pub async fn metrics(&self) -> String {
         let url = format!("http://{}/metrics", self.ops);
         reqwest::get(url).await.unwrap().text().await.unwrap()
     }
 
     /// The sum of a metric's series.
-    pub(crate) async fn metric(&self, name: &str) -> f64 {
+    pub async fn metric(&self, name: &str) -> f64 {
         let text = self.metrics().await;
         let series = text
             .lines()

@@ -1,13 +1,13 @@
 use serde_json::Value;
 
-use super::calls::Calls;
-use super::program::{Program, free_addr};
-use super::{World, eventually};
+use crate::calls::Calls;
+use crate::program::{Program, free_addr};
+use crate::{World, eventually};
 
 /// The provider simulator, as a process: its clock and its log are its own.
 pub(crate) struct Provider {
     pub(crate) url: String,
-    program: Program,
+    pub(crate) program: Program,
 }
 
 impl Provider {
@@ -33,19 +33,19 @@ fn log(folder: &std::path::Path) -> std::path::PathBuf {
 
 impl World {
     /// Replaces the provider's faults.
-    pub(crate) async fn faults(&self, rules: Value) {
+    pub async fn faults(&self, rules: Value) {
         let request = reqwest::Client::new().put(format!("{}/faults", self.provider.url)).json(&rules);
         let answer = request.send().await.unwrap();
         assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
     }
 
     /// The provider's counters; all ended calls in them are in its log.
-    pub(crate) async fn provider_stats(&self) -> Value {
+    pub async fn provider_stats(&self) -> Value {
         reqwest::get(format!("{}/stats", self.provider.url)).await.unwrap().json().await.unwrap()
     }
 
     /// Waits until the provider has accepted so many messages.
-    pub(crate) async fn accepted(&self, messages: u64) {
+    pub async fn accepted(&self, messages: u64) {
         eventually("the provider to accept messages", async || {
             (self.provider_stats().await["distinct_accepted"].as_u64().unwrap() >= messages).then_some(())
         })
@@ -53,7 +53,7 @@ impl World {
     }
 
     /// Reads the provider's log, in which every call is that has ended.
-    pub(crate) async fn calls(&self) -> Calls {
+    pub async fn calls(&self) -> Calls {
         self.provider_stats().await;
         Calls::read(&log(self.folder()))
     }

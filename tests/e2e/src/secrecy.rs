@@ -1,8 +1,8 @@
-use super::{Audience, Program, World};
+use crate::{Audience, Program, World};
 
 impl World {
     /// No phone, text or token is in any log, metric, key or header.
-    pub(crate) async fn assert_secrecy(&self, audience: &Audience, texts: &[&str], running: &[&Program]) {
+    pub async fn assert_secrecy(&self, audience: &Audience, texts: &[&str], running: &[&Program]) {
         let mut places = vec![("keys and headers".to_owned(), self.keys_and_headers())];
         for entry in std::fs::read_dir(self.folder()).unwrap() {
             let path = entry.unwrap().path();

@@ -8,7 +8,7 @@ use rdkafka::message::Headers;
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientConfig, ClientContext, Message, Offset, TopicPartitionList};
 
-use super::World;
+use crate::World;
 
 /// Where what was written lies.
 #[derive(Default)]
@@ -26,7 +26,7 @@ impl ProducerContext for Offsets {
 
 impl World {
     /// All records of a topic.
-    pub(crate) async fn records(&self, topic: Topic, isolation: Isolation) -> Vec<Record> {
+    pub async fn records(&self, topic: Topic, isolation: Isolation) -> Vec<Record> {
         let kafka = self.kafka.clone();
         tokio::task::spawn_blocking(move || {
             let partitions: Vec<i32> = (0..kafka.topics.partitions(topic).cast_signed()).collect();
@@ -40,7 +40,7 @@ impl World {
     }
 
     /// Writes records that Herald did not write, and returns their offsets.
-    pub(crate) fn write_foreign(&self, topic: Topic, partition: i32, payloads: &[&[u8]]) -> Vec<i64> {
+    pub fn write_foreign(&self, topic: Topic, partition: i32, payloads: &[&[u8]]) -> Vec<i64> {
         let producer: ThreadedProducer<Offsets> = ClientConfig::new()
             .set("bootstrap.servers", &self.brokers)
             .create_with_context(Offsets::default())
@@ -57,7 +57,7 @@ impl World {
 
     /// Leaves transactions on message-events that are never committed, one of each shard's planner and `records` in each,
     /// as planners do that die over a page.
-    pub(crate) async fn leave_open_transactions(&self, records: usize) {
+    pub async fn leave_open_transactions(&self, records: usize) {
         let (kafka, brokers) = (self.kafka.clone(), self.brokers.clone());
         let leave = move || {
             let name = kafka.topics.name(Topic::MessageEvents);
@@ -80,7 +80,7 @@ impl World {
     }
 
     /// Keys and headers of all records, as text.
-    pub(crate) fn keys_and_headers(&self) -> String {
+    pub fn keys_and_headers(&self) -> String {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", &self.brokers)
             .set("group.id", "unused")

@@ -7,40 +7,43 @@ use rand::{Rng, SeedableRng};
 use sqlx::{Connection, Executor, PgConnection, PgPool};
 use tempfile::TempDir;
 
-use super::api::Api;
-use super::audience::Audience;
-use super::program::{Program, command, free_addr};
-use super::provider::Provider;
+use crate::api::Api;
+use crate::audience::Audience;
+use crate::program::{Program, command, free_addr};
+use crate::provider::Provider;
 
 /// A token that nothing else would contain by chance.
 const TOKEN: &str = "token-5c1f9a7e2b";
 
 /// What a test asks for beside the defaults.
-pub(crate) struct Options {
-    /// Partitions of every topic.
-    pub(crate) partitions: u32,
+pub struct Options {
+    /// Partitions of every topic; each topic's own count if none.
+    pub partitions: Option<u32>,
     /// How the provider behaves: `HERALD_SIM_…`.
-    pub(crate) provider: Vec<(&'static str, String)>,
+    pub provider: Vec<(&'static str, String)>,
     /// Further settings of the programs.
-    pub(crate) env: Vec<(&'static str, String)>,
+    pub env: Vec<(&'static str, String)>,
     /// A Kafka of the test's own, instead of the shared one.
-    pub(crate) brokers: Option<String>,
+    pub brokers: Option<String>,
     /// Likewise a Postgres, by its URL.
-    pub(crate) postgres: Option<String>,
+    pub postgres: Option<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { partitions: 2, provider: vec![], env: vec![], brokers: None, postgres: None }
+        Self { partitions: Some(2), provider: vec![], env: vec![], brokers: None, postgres: None }
     }
 }
 
 /// One installation: a database, a topic prefix, a provider, and the programs that a test starts.
-pub(crate) struct World {
-    pub(crate) api: Api,
+pub struct World {
+    /// Its REST API.
+    pub api: Api,
+    /// Its database.
+    pub db: PgPool,
+    /// Its topics.
+    pub kafka: kafka::Client,
     pub(crate) provider: Provider,
-    pub(crate) db: PgPool,
-    pub(crate) kafka: kafka::Client,
     pub(crate) brokers: String,
     random: Mutex<StdRng>,
     folder: TempDir,
@@ -51,7 +54,8 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) async fn new(name: &str, options: Options) -> Self {
+    /// Makes it: the database migrated, the topics there, the provider up, no program started.
+    pub async fn new(name: &str, options: Options) -> Self {
         let seed = std::env::var("HERALD_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
         let seed: u64 = seed.unwrap_or_else(rand::random);
         println!("{name}: HERALD_TEST_SEED={seed}");
@@ -76,16 +80,16 @@ impl World {
             ("DATABASE_URL", database_url.clone()),
             ("HERALD_KAFKA_BROKERS", brokers.clone()),
             ("HERALD_TOPIC_PREFIX", unique.clone()),
-            ("HERALD_TOPIC_PARTITIONS", options.partitions.to_string()),
             ("HERALD_API_ADDR", api_addr.clone()),
             ("HERALD_PROVIDER_URL", provider.url.clone()),
             ("HERALD_PROVIDER_TOKEN", TOKEN.to_owned()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into();
+        env.extend(options.partitions.map(|n| ("HERALD_TOPIC_PARTITIONS".to_owned(), n.to_string())));
         env.extend(options.env.into_iter().map(|(name, value)| (name.to_owned(), value)));
 
-        let topics = events::topics::Topics::new(&unique, Some(options.partitions));
+        let topics = events::topics::Topics::new(&unique, options.partitions);
         let world = Self {
             api: Api::new(&api_addr),
             provider,
@@ -111,7 +115,7 @@ impl World {
     }
 
     /// Starts a program and waits until it is ready.
-    pub(crate) async fn start(&self, args: &[&str]) -> Program {
+    pub async fn start(&self, args: &[&str]) -> Program {
         let number = self.started.fetch_add(1, Ordering::Relaxed);
         let name = format!("{}-{number}", args[0]);
         let mut program = Program::start("herald", args, &self.env, self.folder.path(), &name);
@@ -120,7 +124,7 @@ impl World {
     }
 
     /// Loads an audience, all of it.
-    pub(crate) async fn import(&self, audience: &Audience) {
+    pub async fn import(&self, audience: &Audience) {
         self.api.import(audience.csv(), audience.len()).await;
     }
 
@@ -132,13 +136,18 @@ impl World {
         TOKEN
     }
 
+    /// The provider simulator's process id.
+    pub fn provider_pid(&self) -> u32 {
+        self.provider.program.pid()
+    }
+
     /// A number drawn by the test's seed.
-    pub(crate) fn random(&self, range: std::ops::Range<u64>) -> u64 {
+    pub fn random(&self, range: std::ops::Range<u64>) -> u64 {
         self.random.lock().unwrap().random_range(range)
     }
 
     /// Removes the topics and the database. Not reached by a test that fails: what it left can be looked at.
-    pub(crate) async fn clean_up(self) {
+    pub async fn clean_up(self) {
         kafka::Admin::new(&self.kafka).unwrap().delete_topics().await.unwrap();
         self.db.close().await;
         let mut admin = PgConnection::connect(&self.server_url).await.unwrap();

@@ -1,17 +1,17 @@
-//! 1. A mailing reaches exactly its audience.
+//! Guarantee 1: a mailing reaches exactly its audience.
 
 use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use crate::harness::{Audience, Options, World};
 use crate::t12_counts::CountsWatch;
+use e2e::{Audience, Options, World};
 
 const TEXT: &str = "Текст для двадцати тысяч";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mailing_reaches_exactly_its_audience_once() {
-    let world = World::new("t01", Options { partitions: 6, ..Options::default() }).await;
+    let world = World::new("t01", Options { partitions: Some(6), ..Options::default() }).await;
     let herald = world.start(&["all"]).await;
     let wanted = Audience::of(20_000, 916, "wanted");
     let everybody = wanted.clone().and(10_000, 916, "another").and(10_000, 917, "wanted").and(10_000, 918, "another");

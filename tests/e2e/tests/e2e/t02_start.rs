@@ -1,9 +1,9 @@
-//! 2. A mailing starts at its time, by itself.
+//! Guarantee 2: a mailing starts at its time, by itself.
 
 use chrono::{TimeDelta, Utc};
 use serde_json::json;
 
-use crate::harness::{Audience, Options, World, eventually, now_us};
+use e2e::{Audience, Options, World, eventually, now_us};
 
 const TEXT: &str = "text-of-the-second-test";
 

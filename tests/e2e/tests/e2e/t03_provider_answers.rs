@@ -1,8 +1,8 @@
-//! 3. What the provider answers decides what becomes of a message.
+//! Guarantee 3: what the provider answers decides what becomes of a message.
 
 use serde_json::{Value, json};
 
-use crate::harness::{Audience, Call, Options, World};
+use e2e::{Audience, Call, Options, World};
 
 const TEXT: &str = "text-of-the-third-test";
 /// Of a second, in µs.

@@ -1,9 +1,9 @@
-//! 4. The end passes in the middle.
+//! Guarantee 4: the end passes in the middle.
 
 use chrono::{TimeDelta, Utc};
 use serde_json::json;
 
-use crate::harness::{Audience, Options, World, instant};
+use e2e::{Audience, Options, World, instant};
 
 const TEXT: &str = "text-of-the-fourth-test";
 

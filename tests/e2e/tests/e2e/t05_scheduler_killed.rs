@@ -1,11 +1,11 @@
-//! 5. The scheduler is killed in the middle of planning.
+//! Guarantee 5: the scheduler is killed in the middle of planning.
 
 use events::topics::Topic;
 use kafka::Isolation;
 use serde_json::json;
 
-use crate::harness::{Audience, Options, World, eventually};
 use crate::t12_counts::CountsWatch;
+use e2e::{Audience, Options, World, eventually};
 
 const TEXT: &str = "text-of-the-fifth-test";
 const CLIENTS: usize = 20_000;

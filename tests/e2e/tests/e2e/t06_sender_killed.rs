@@ -1,4 +1,4 @@
-//! 6. A sender is killed, joins, leaves.
+//! Guarantee 6: a sender is killed, joins, leaves.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +7,8 @@ use events::{Kind, StatusEvent, decode};
 use kafka::Isolation;
 use serde_json::json;
 
-use crate::harness::{Audience, Options, World, now_us};
 use crate::t12_counts::CountsWatch;
+use e2e::{Audience, Options, World, now_us};
 
 const TEXT: &str = "text-of-the-sixth-test";
 /// The slowest answer, µs.
@@ -82,7 +82,7 @@ async fn settled_before(world: &World, killed: i64) -> BTreeMap<i64, i64> {
 async fn one_that_joins_and_one_that_leaves_in_good_order_lose_and_double_nothing() {
     const CLIENTS: usize = 12_000;
     let provider = vec![("HERALD_SIM_LATENCY", "20ms..150ms".to_owned()), ("HERALD_SIM_RATE", "1500".to_owned())];
-    let world = World::new("t06_three", Options { partitions: 6, provider, ..Options::default() }).await;
+    let world = World::new("t06_three", Options { partitions: Some(6), provider, ..Options::default() }).await;
     let others = [world.start(&["api"]).await, world.start(&["scheduler"]).await, world.start(&["projector"]).await];
     let audience = Audience::of(CLIENTS, 916, "moved");
     world.import(&audience).await;

@@ -1,8 +1,8 @@
-//! 7. The projector is killed, and rebuilds. (Between any two steps of its transaction: `services/projector/tests/kills.rs`.)
+//! Guarantee 7: the projector is killed, and rebuilds. (Between any two steps of its transaction: `services/projector/tests/kills.rs`.)
 
 use serde_json::json;
 
-use crate::harness::{Audience, Options, World, eventually};
+use e2e::{Audience, Options, World, eventually};
 
 const TEXT: &str = "text-of-the-seventh-test";
 const CLIENTS: usize = 10_000;

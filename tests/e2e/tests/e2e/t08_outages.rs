@@ -1,4 +1,4 @@
-//! 8. Kafka, or Postgres, is away for ten seconds.
+//! Guarantee 8: Kafka, or Postgres, is away for ten seconds.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -8,7 +8,7 @@ use devstack::{Jvm, Kafka, KafkaConfig, Postgres, PostgresConfig, free_ports};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::harness::{Audience, Options, Program, World};
+use e2e::{Audience, Options, Program, World};
 
 const TEXT: &str = "text-of-the-eighth-test";
 const CLIENTS: usize = 8_000;

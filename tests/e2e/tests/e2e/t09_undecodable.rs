@@ -1,4 +1,4 @@
-//! 9. Records that nobody of ours wrote.
+//! Guarantee 9: records that nobody of ours wrote.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use events::{DeadLetter, decode};
 use kafka::Isolation;
 use serde_json::json;
 
-use crate::harness::{Audience, Options, World, eventually};
+use e2e::{Audience, Options, World, eventually};
 
 const TEXT: &str = "text-of-the-ninth-test";
 const GARBAGE: [&[u8]; 4] =

@@ -1,10 +1,10 @@
-//! 10. A small mailing isn't stuck behind a large one.
+//! Guarantee 10: a small mailing isn't stuck behind a large one.
 
 use std::time::Instant;
 
 use serde_json::json;
 
-use crate::harness::{Audience, Options, World};
+use e2e::{Audience, Options, World};
 
 const TEXT: &str = "text-of-the-tenth-test";
 
@@ -12,7 +12,7 @@ const TEXT: &str = "text-of-the-tenth-test";
 async fn a_small_mailing_finishes_soon_beside_one_of_half_a_million() {
     let provider = vec![("HERALD_SIM_RATE", "1000".to_owned())];
     // With one shard the two are planned by one thread, in turns.
-    let world = World::new("t10", Options { partitions: 1, provider, ..Options::default() }).await;
+    let world = World::new("t10", Options { partitions: Some(1), provider, ..Options::default() }).await;
     let herald = world.start(&["all"]).await;
     let audience = Audience::of(500_000, 916, "large").and(100, 917, "small");
     world.import(&audience).await;

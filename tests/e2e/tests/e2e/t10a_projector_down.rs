@@ -1,8 +1,8 @@
-//! 10a. The projector is down.
+//! Guarantee 10a: the projector is down.
 
 use serde_json::json;
 
-use crate::harness::{Audience, Options, World};
+use e2e::{Audience, Options, World};
 
 const TEXT: &str = "text-of-the-test-10a";
 const CLIENTS: usize = 20_000;

@@ -1,8 +1,8 @@
-//! 11. The sender group's committed offsets are gone.
+//! Guarantee 11: the sender group's committed offsets are gone.
 
 use serde_json::json;
 
-use crate::harness::{Audience, Options, World};
+use e2e::{Audience, Options, World};
 
 const TEXT: &str = "text-of-the-eleventh-test";
 const CLIENTS: usize = 10_000;

@@ -1,4 +1,4 @@
-//! 12. Counts read through the API every 50 ms: conserved in every answer, and nothing falls that shouldn't. The watch runs
+//! Guarantee 12: counts read through the API every 50 ms: conserved in every answer, and nothing falls that shouldn't. The watch runs
 //! during 1, 5 and 6; here it is shown to object.
 
 use std::time::Duration;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::Api;
+use e2e::Api;
 
 const BESIDE_PLANNED: [&str; 8] =
     ["created", "retrying", "held", "succeeded", "failed", "expired", "cancelled", "unknown"];
