@@ -17,6 +17,7 @@ COPY migrations migrations
 COPY shared shared
 COPY services services
 COPY tests tests
+COPY bench bench
 
 FROM sources AS planner
 RUN cargo chef prepare --recipe-path recipe.json
