@@ -46,7 +46,7 @@ pub async fn start(
     settings.check()?;
     let metrics = metrics::Metrics::register(&service.registry)?;
     let inbox = Arc::new(Inbox::new(settings.projector_batch as usize));
-    let postgres = service.health.readiness("postgres");
+    let postgres = service.health.readiness("projector-postgres");
 
     let writer = Writer {
         inbox: Arc::clone(&inbox),
@@ -68,7 +68,7 @@ pub async fn start(
         pool,
         handle: Handle::current(),
         postgres,
-        group: service.health.readiness("group"),
+        group: service.health.readiness("projector-group"),
         beat: service.health.heartbeat("projector-consumer", longest_turn),
         stop: service.stop.clone(),
         failure: Mutex::default(),

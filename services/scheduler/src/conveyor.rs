@@ -74,6 +74,16 @@ impl Sampler {
         Ok(clients.map(|clients| Room { sampler: self, clients }))
     }
 
+    /// Keeps the figures fresh while nothing is planned. With Kafka away they stay as they are.
+    pub(crate) fn refresh(&self, age: Duration) {
+        let mut state = self.state.lock().expect("not poisoned");
+        if state.sampled_at.is_none_or(|at| at.elapsed() >= age)
+            && let Err(error) = self.sample(&mut state)
+        {
+            tracing::debug!(%error, "sampling the conveyor");
+        }
+    }
+
     fn sample(&self, state: &mut State) -> kafka::Result<()> {
         let partitions = self.view.partitions(TIMEOUT)?;
         let (unread, open, settled) =

@@ -44,7 +44,7 @@ pub async fn start(
         planning: service.health.readiness("planning"),
         runtime: tokio::runtime::Handle::current(),
     });
-    let member = Arc::new(member::SchedulerMember::new(desk, service.health.readiness("group"))?);
+    let member = Arc::new(member::SchedulerMember::new(desk, service.health.readiness("scheduler-group"))?);
     let group = GroupSettings {
         group: kafka.topics.group("scheduler"),
         topic: Topic::MailingEvents,

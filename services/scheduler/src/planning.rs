@@ -99,6 +99,7 @@ impl<'a> Planning<'a> {
             pause = pause.min(self.turn(mailing)?);
         }
         self.confirmed = false;
+        desk.conveyor.refresh(IDLE);
         Ok(pause)
     }
 

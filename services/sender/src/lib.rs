@@ -66,7 +66,7 @@ pub async fn start(
         kafka.clone(),
         desk,
         settings.revoke_deadline(),
-        service.health.readiness("group"),
+        service.health.readiness("sender-group"),
     ));
     let group = GroupSettings {
         group: kafka.topics.group("sender"),
