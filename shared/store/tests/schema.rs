@@ -1,5 +1,4 @@
 //! What a program says about the schema that it finds.
-#![expect(clippy::unwrap_used, reason = "clippy takes helpers of tests for code")]
 
 use sqlx::PgPool;
 use store::{MIGRATOR, SchemaError, check_schema};
