@@ -38,6 +38,9 @@ impl Fold {
 
     /// Takes the status read at these coordinates.
     pub(crate) fn apply(&mut self, partition: i32, offset: i64, event: &StatusEvent) {
+        if event.kind == Kind::Started {
+            return;
+        }
         let (mailing_no, client_no) = (event.message_id.mailing_no(), event.message_id.client_no());
         if event.tells_of_failed_attempt() {
             self.attempts.push(attempt_row(partition, offset, event));

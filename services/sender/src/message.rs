@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use domain::delivery::{MailingOrder, Next, Outcome, Permit, after_attempt, permit};
+use domain::mailing::Delivery;
 use domain::status::{Reason, Status};
 use events::{DeadLetter, Kind, MessageEvent, Source, StatusEvent, mask_detail};
 use kafka::{DeadLetters, Record};
@@ -57,6 +58,8 @@ pub(crate) struct Slot {
     pub(crate) attempt: i32,
     /// The next call begins no earlier.
     pub(crate) not_before: Option<DateTime<Utc>>,
+    /// An earlier owner was about to make call number `attempt`, and nobody knows what came of it.
+    pub(crate) in_doubt: bool,
 }
 
 /// What a status event tells beside the message and its status.
@@ -75,6 +78,10 @@ impl Slot {
         let (desk, stop) = (&partition.desk, &partition.stop);
         loop {
             let Some(mailing) = stop.run_until_cancelled(self.turn(desk)).await else { return };
+            if self.in_doubt {
+                let told = Told { reason: Some(Reason::SenderLost), ..Told::default() };
+                return self.settle(desk, Status::Unknown, told).await;
+            }
             if let Permit::Settle(status, reason) = permit(&mailing, desk.clock.now()) {
                 return self.settle(desk, status, Told { reason: Some(reason), ..Told::default() }).await;
             }
@@ -83,6 +90,9 @@ impl Slot {
                 return self.settle(desk, Status::Failed, told).await;
             };
             let Some(call_slot) = stop.run_until_cancelled(desk.calls.acquire()).await else { return };
+            if self.event.delivery == Delivery::AtMostOnce {
+                self.tell_started(desk).await;
+            }
             desk.metrics.active_sends.inc();
             let request = Request { id: self.event.message_id.get(), phone, text };
             let call = Box::pin(desk.provider.call(self.event.message_id, &request, self.gate())).await;
@@ -92,7 +102,7 @@ impl Slot {
             measure(&desk.metrics, &outcome, latency);
 
             let told = Told { reason: None, code, latency: Some(latency), detail };
-            match after_attempt(outcome, self.attempt + 1, &desk.retry_delays) {
+            match after_attempt(outcome, &self.event.delivery, self.attempt + 1, &desk.retry_delays) {
                 Next::Wait(wait) => self.not_before = Some(desk.clock.now() + wait),
                 Next::Retry(delay, reason) => {
                     self.attempt += 1;
@@ -132,6 +142,17 @@ impl Slot {
         }
     }
 
+    /// Returns once Kafka knows that a call is about to begin: a new owner won't make it again. The gate repeats all checks
+    /// behind this.
+    async fn tell_started(&self, desk: &Desk) {
+        let event = StatusEvent {
+            attempt: self.attempt + 1,
+            ..self.event(desk, Kind::Started, Status::Created, Told::default())
+        };
+        let offset = desk.statuses.publish(&event).await;
+        self.partition.acknowledge(offset);
+    }
+
     /// Settling is the acknowledgement: only then is the slot closed.
     async fn settle(&self, desk: &Desk, status: Status, told: Told) {
         self.publish(desk, Kind::Settled, status, told).await;
@@ -142,8 +163,14 @@ impl Slot {
 
     /// Returns once the status is acknowledged.
     async fn publish(&self, desk: &Desk, kind: Kind, status: Status, told: Told) {
-        let not_before = self.not_before.filter(|_| kind == Kind::Open);
-        let event = StatusEvent {
+        let event = self.event(desk, kind, status, told);
+        let offset = desk.statuses.publish(&event).await;
+        self.partition.acknowledge(offset);
+        desk.metrics.messages.with_label_values(&[event.status.as_str()]).inc();
+    }
+
+    fn event(&self, desk: &Desk, kind: Kind, status: Status, told: Told) -> StatusEvent {
+        StatusEvent {
             message_id: self.event.message_id,
             mailing_id: self.event.mailing_id,
             client_id: self.event.client_id,
@@ -154,15 +181,12 @@ impl Slot {
             reason: told.reason,
             code: told.code,
             latency_ms: told.latency.map(|latency| i32::try_from(latency.as_millis()).unwrap_or(i32::MAX)),
-            not_before,
+            not_before: self.not_before.filter(|_| kind == Kind::Open),
             detail: told.detail.as_deref().map(mask_detail),
             planned_at: self.event.planned_at,
             occurred_at: desk.clock.now(),
             source: Source { partition: self.partition.number, offset: self.offset },
-        };
-        let offset = desk.statuses.publish(&event).await;
-        self.partition.acknowledge(offset);
-        desk.metrics.messages.with_label_values(&[event.status.as_str()]).inc();
+        }
     }
 }
 
@@ -171,6 +195,7 @@ fn measure(metrics: &Metrics, outcome: &Outcome, latency: Duration) {
         Outcome::Accepted => "accepted",
         Outcome::Rejected => "rejected",
         Outcome::Retryable(_) => "retryable",
+        Outcome::Ambiguous(_) => "ambiguous",
         Outcome::Throttled(_) => "throttled",
     };
     metrics.attempts.with_label_values(&[label]).inc();

@@ -51,10 +51,10 @@ impl Metrics {
         registry.register(Box::new(metrics.delivery_lag.clone()))?;
         registry.register(Box::new(metrics.open_slots.clone()))?;
         registry.register(Box::new(metrics.replayed.clone()))?;
-        for status in ["succeeded", "failed", "expired", "cancelled", "retrying"] {
+        for status in ["succeeded", "failed", "expired", "cancelled", "unknown", "retrying"] {
             metrics.messages.with_label_values(&[status]);
         }
-        for outcome in ["accepted", "rejected", "retryable", "throttled"] {
+        for outcome in ["accepted", "rejected", "retryable", "ambiguous", "throttled"] {
             metrics.attempts.with_label_values(&[outcome]);
             metrics.attempt_duration.with_label_values(&[outcome]);
         }

@@ -148,8 +148,9 @@ impl Partition {
         let partition = Arc::clone(self);
         match event {
             Ok(event) => {
-                let (attempt, not_before) = known.map_or((0, None), |known| (known.attempt, known.not_before));
-                let slot = Slot { partition, offset, event, attempt, not_before };
+                let (attempt, not_before, in_doubt) =
+                    known.map_or((0, None, false), |known| (known.attempt, known.not_before, known.in_doubt));
+                let slot = Slot { partition, offset, event, attempt, not_before, in_doubt };
                 self.tasks.spawn_on(slot.run(), &self.runtime);
             }
             Err(error) => {

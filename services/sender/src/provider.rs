@@ -125,7 +125,11 @@ impl Provider {
                 } else {
                     (Reason::Connection, "the connection broke")
                 };
-                Call::Made { outcome: Outcome::Retryable(reason), code: None, latency, detail: Some(detail.to_owned()) }
+                let outcome = match begun {
+                    Some(_) => Outcome::Ambiguous(reason),
+                    None => Outcome::Retryable(reason),
+                };
+                Call::Made { outcome, code: None, latency, detail: Some(detail.to_owned()) }
             }
         }
     }

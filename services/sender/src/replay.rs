@@ -33,6 +33,8 @@ pub(crate) struct Known {
     pub(crate) settled: bool,
     pub(crate) attempt: i32,
     pub(crate) not_before: Option<DateTime<Utc>>,
+    /// Its last status is that a call was about to begin.
+    pub(crate) in_doubt: bool,
 }
 
 /// What a replay found.
@@ -101,6 +103,7 @@ impl Known {
             settled: event.kind == Kind::Settled,
             attempt: event.attempt,
             not_before: event.not_before,
+            in_doubt: event.kind == Kind::Started,
         }
     }
 
@@ -109,6 +112,7 @@ impl Known {
         if event.attempt >= self.attempt {
             self.attempt = event.attempt;
             self.not_before = event.not_before;
+            self.in_doubt = event.kind == Kind::Started;
         }
     }
 
@@ -293,5 +297,16 @@ mod tests {
         assert_eq!((known.attempt, known.settled, known.first_status), (2, false, 10));
         known.add(&status(3, Kind::Settled, 3));
         assert_eq!((known.attempt, known.settled), (3, true));
+    }
+
+    #[test]
+    fn a_call_is_in_doubt_from_its_start_until_something_came_of_it() {
+        let mut known = Known::new(&status(3, Kind::Started, 1), 10);
+        assert!(known.in_doubt);
+        known.add(&status(3, Kind::Open, 1));
+        assert!(!known.in_doubt);
+        known.add(&status(3, Kind::Started, 2));
+        assert!(known.in_doubt);
+        assert_eq!(known.attempt, 2);
     }
 }

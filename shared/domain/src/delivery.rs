@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use crate::mailing::State;
+use crate::mailing::{Delivery, State};
 use crate::status::{Reason, Status};
 
 /// What a sender must know of a mailing to decide about its messages, as its newest event says.
@@ -45,8 +45,10 @@ pub enum Outcome {
     Accepted,
     /// It said a definite no.
     Rejected,
-    /// Another attempt may succeed.
+    /// It was not taken, and another attempt may succeed.
     Retryable(Reason),
+    /// Whether it was taken can't be known: writing began, and no answer came that can be read.
+    Ambiguous(Reason),
     /// It asked to come later; this costs no attempt.
     Throttled(Duration),
 }
@@ -56,7 +58,7 @@ pub enum Outcome {
 pub struct Answer {
     /// The HTTP status.
     pub http_status: u16,
-    /// `code` of the body, if the body is the contract's.
+    /// `code` of the body, if the body is the contract's. A success without one is no refusal either.
     pub code: Option<i64>,
     /// `Retry-After`, if it can be read.
     pub retry_after: Option<Duration>,
@@ -70,12 +72,12 @@ impl Answer {
     pub fn outcome(self) -> Outcome {
         match (self.http_status, self.retry_after) {
             (200, _) if self.code == Some(0) => Outcome::Accepted,
-            (200, _) => Outcome::Retryable(Reason::BadAnswer),
+            (200, _) if self.code.is_some() => Outcome::Retryable(Reason::BadAnswer),
             (429, wait) => Outcome::Throttled(wait.unwrap_or(DEFAULT_RETRY_AFTER)),
             (503, Some(wait)) => Outcome::Throttled(wait),
             (401 | 403 | 408, _) => Outcome::Retryable(Reason::ProviderError),
             (400..=499, _) => Outcome::Rejected,
-            (201..=299, _) => Outcome::Retryable(Reason::BadAnswer),
+            (200..=299, _) => Outcome::Ambiguous(Reason::BadAnswer),
             _ => Outcome::Retryable(Reason::ProviderError),
         }
     }
@@ -93,12 +95,13 @@ pub enum Next {
 }
 
 /// Decides by the outcome of attempt number `attempt` (from 1); `delays` has one entry a retry.
-pub fn after_attempt(outcome: Outcome, attempt: i32, delays: &[Duration]) -> Next {
+pub fn after_attempt(outcome: Outcome, delivery: &Delivery, attempt: i32, delays: &[Duration]) -> Next {
     match outcome {
+        Outcome::Ambiguous(reason) if *delivery == Delivery::AtMostOnce => Next::Settle(Status::Unknown, Some(reason)),
         Outcome::Accepted => Next::Settle(Status::Succeeded, None),
         Outcome::Rejected => Next::Settle(Status::Failed, Some(Reason::Rejected)),
         Outcome::Throttled(wait) => Next::Wait(wait),
-        Outcome::Retryable(reason) => {
+        Outcome::Retryable(reason) | Outcome::Ambiguous(reason) => {
             let delay = usize::try_from(attempt - 1).ok().and_then(|index| delays.get(index));
             match delay {
                 Some(delay) => Next::Retry(*delay, reason),
@@ -120,8 +123,8 @@ mod tests {
         let cases = [
             ("the contract's success", 200, Some(0), None, Outcome::Accepted),
             ("another code", 200, Some(1), None, retryable(Reason::BadAnswer)),
-            ("an unreadable body", 200, None, None, retryable(Reason::BadAnswer)),
-            ("another success", 204, None, None, retryable(Reason::BadAnswer)),
+            ("an unreadable body", 200, None, None, Outcome::Ambiguous(Reason::BadAnswer)),
+            ("another success", 204, None, None, Outcome::Ambiguous(Reason::BadAnswer)),
             ("a redirect is our configuration", 302, None, None, retryable(Reason::ProviderError)),
             ("a definite no", 404, None, None, Outcome::Rejected),
             ("a bad token is our configuration", 401, None, None, retryable(Reason::ProviderError)),
@@ -141,7 +144,7 @@ mod tests {
     #[test]
     fn three_retries_follow_a_failed_attempt() {
         let delays = [SECOND, SECOND * 2, SECOND * 4];
-        let next = |outcome, attempt| after_attempt(outcome, attempt, &delays);
+        let next = |outcome, attempt| after_attempt(outcome, &Delivery::AtLeastOnce, attempt, &delays);
         let timeout = || Outcome::Retryable(Reason::Timeout);
         assert_eq!(next(timeout(), 1), Next::Retry(SECOND, Reason::Timeout));
         assert_eq!(next(timeout(), 2), Next::Retry(SECOND * 2, Reason::Timeout));
@@ -150,6 +153,18 @@ mod tests {
         assert_eq!(next(Outcome::Rejected, 1), Next::Settle(Status::Failed, Some(Reason::Rejected)));
         assert_eq!(next(Outcome::Accepted, 4), Next::Settle(Status::Succeeded, None));
         assert_eq!(next(Outcome::Throttled(SECOND * 30), 4), Next::Wait(SECOND * 30));
+    }
+
+    #[test]
+    fn a_fate_that_cant_be_known_is_risked_again_or_left_as_the_mailing_chose() {
+        let lost = || Outcome::Ambiguous(Reason::Timeout);
+        let again = Next::Retry(SECOND, Reason::Timeout);
+        let left = Next::Settle(Status::Unknown, Some(Reason::Timeout));
+        assert_eq!(after_attempt(lost(), &Delivery::AtLeastOnce, 1, &[SECOND]), again);
+        assert_eq!(after_attempt(lost(), &Delivery::AtMostOnce, 1, &[SECOND]), left);
+        let refused = Outcome::Retryable(Reason::ProviderError);
+        let next = after_attempt(refused, &Delivery::AtMostOnce, 1, &[SECOND]);
+        assert_eq!(next, Next::Retry(SECOND, Reason::ProviderError), "a complete refusal is no doubt");
     }
 
     #[test]

@@ -24,8 +24,10 @@ wire_text! {
 wire_text! {
     /// Which risk a mailing takes when the fate of a call can't be known.
     Delivery {
-        /// The message is sent again.
+        /// The message is sent again, and may be received twice.
         AtLeastOnce = "at_least_once",
+        /// It is not, becomes `unknown`, and may never be received.
+        AtMostOnce = "at_most_once",
     }
 }
 

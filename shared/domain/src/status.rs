@@ -45,6 +45,8 @@ wire_text! {
         Timeout = "timeout",
         /// The connection could not be made, or broke.
         Connection = "connection",
+        /// Its sender died with the call about to begin or on the wire.
+        SenderLost = "sender_lost",
         /// 200 with a body that can't be read, or with another code than 0.
         BadAnswer = "bad_answer",
     }

@@ -15,7 +15,7 @@ pub struct StatusEvent {
     pub client_id: Uuid,
     /// The round of the message record.
     pub round: i32,
-    /// Calls made so far, the throttled ones not counted.
+    /// Calls made so far, the throttled ones not counted; of a `started` the one that is about to begin.
     pub attempt: i32,
     /// Whether the message is settled by this.
     pub kind: Kind,
@@ -48,7 +48,8 @@ pub struct StatusEvent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// A call is about to begin (`at_most_once`).
+    /// A call is about to begin, of an `at_most_once` mailing. Nothing of the message has changed yet: its status is
+    /// `created`, and readers that only want to know what became of it pass this by.
     Started,
     /// The message stays open.
     Open,
