@@ -59,6 +59,7 @@ pub(crate) async fn run(settings: cli::Demo) -> anyhow::Result<()> {
         .map(|name| format!("{name} {}", grouped(count(&mailing, name))))
         .collect();
     println!("\n{}", counts.join(", "));
+    println!("api       {base}/mailings");
     println!("docs      {base}/docs/");
     println!("metrics   http://{}/metrics", settings.ops_addr);
     println!("mailing   {url}");
@@ -105,8 +106,8 @@ async fn watch(http: &reqwest::Client, url: &str, audience: u64, begun: Instant)
             last_line = Instant::now();
             let rate = settled as f64 / begun.elapsed().as_secs_f64();
             let left = audience.saturating_sub(settled) as f64 / rate.max(1.0);
-            let waiting = mailing.waiting_for.as_deref().unwrap_or("nothing");
-            println!("{settled}/{audience} {rate:.0} a second, ETA {left:.0} s, waiting for {waiting}");
+            let waiting = mailing.waiting_for.as_deref().map_or(String::new(), |wait| format!(", waiting for {wait}"));
+            println!("{settled}/{audience} {rate:.0} a second, ETA {left:.0} s{waiting}");
         }
         tokio::time::sleep(POLL_INTERVAL).await;
     }

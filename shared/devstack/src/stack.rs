@@ -112,7 +112,7 @@ impl Stack {
             bring_up(simulator, running_simulator)?;
         }
         bring_up(&herald, running_herald)?;
-        say!("ready: the API is http://{}/api/v1", port::reachable(self.settings.api));
+        say!("ready: the API is http://{}/api/v1/mailings", port::reachable(self.settings.api));
         Ok(())
     }
 
