@@ -16,6 +16,11 @@ impl Api {
         Self { http: reqwest::Client::builder().no_proxy().build().unwrap(), base: format!("http://{addr}/api/v1") }
     }
 
+    /// Its address, up to the routes.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
+
     /// Imports a CSV of so many good clients.
     pub(crate) async fn import(&self, csv: String, clients: usize) {
         let request =

@@ -7,10 +7,12 @@
 mod api;
 mod audience;
 mod calls;
+pub mod chaos;
 mod conservation;
 mod program;
 mod provider;
 mod secrecy;
+mod servers;
 mod topics;
 mod world;
 
@@ -18,6 +20,7 @@ pub use api::{Api, instant};
 pub use audience::Audience;
 pub use calls::{Call, Calls};
 pub use program::Program;
+pub use servers::Servers;
 pub use world::{Options, World};
 
 use std::time::{Duration, Instant};

@@ -54,7 +54,8 @@ impl Program {
     /// Starts it; `name` is its log's.
     pub(crate) fn start(binary: &str, args: &[&str], env: &[(String, String)], logs: &Path, name: &str) -> Self {
         let log = logs.join(format!("{name}.log"));
-        let ops = free_addr();
+        let given = env.iter().find(|(name, _)| name == "HERALD_OPS_ADDR").map(|(_, addr)| addr.clone());
+        let ops = given.unwrap_or_else(free_addr);
         let mut command = command(binary, args, env);
         if binary == "herald" {
             command.env("HERALD_OPS_ADDR", &ops);

@@ -1,9 +1,11 @@
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use sqlx::postgres::PgPoolOptions;
 use sqlx::{Connection, Executor, PgConnection, PgPool};
 use tempfile::TempDir;
 
@@ -14,6 +16,13 @@ use crate::provider::Provider;
 
 /// A token that nothing else would contain by chance.
 const TOKEN: &str = "token-5c1f9a7e2b";
+
+/// Tests take Postgres away, too.
+const ACQUIRE: Duration = Duration::from_secs(3);
+
+fn database_url(server: &str, database: &str) -> String {
+    format!("{}/{database}", server.rsplit_once('/').unwrap().0)
+}
 
 /// What a test asks for beside the defaults.
 pub struct Options {
@@ -27,11 +36,13 @@ pub struct Options {
     pub brokers: Option<String>,
     /// Likewise a Postgres, by its URL.
     pub postgres: Option<String>,
+    /// What decides all that is drawn; `HERALD_TEST_SEED` if none, else chance.
+    pub seed: Option<u64>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { partitions: Some(2), provider: vec![], env: vec![], brokers: None, postgres: None }
+        Self { partitions: Some(2), provider: vec![], env: vec![], brokers: None, postgres: None, seed: None }
     }
 }
 
@@ -56,8 +67,8 @@ pub struct World {
 impl World {
     /// Makes it: the database migrated, the topics there, the provider up, no program started.
     pub async fn new(name: &str, options: Options) -> Self {
-        let seed = std::env::var("HERALD_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
-        let seed: u64 = seed.unwrap_or_else(rand::random);
+        let told = || std::env::var("HERALD_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+        let seed = options.seed.or_else(told).unwrap_or_else(rand::random);
         println!("{name}: HERALD_TEST_SEED={seed}");
         let get =
             |name| std::env::var(name).unwrap_or_else(|_| panic!("{name} isn't set: run the tests by `make test`"));
@@ -67,7 +78,7 @@ impl World {
         let unique = format!("{name}_{:08x}", rand::random::<u32>());
         let mut admin = PgConnection::connect(&server_url).await.unwrap();
         admin.execute(sqlx::AssertSqlSafe(format!("CREATE DATABASE {unique}"))).await.unwrap();
-        let database_url = format!("{}/{unique}", server_url.rsplit_once('/').unwrap().0);
+        let database_url = database_url(&server_url, &unique);
 
         let mut provider = options.provider;
         provider.push(("HERALD_PROVIDER_TOKEN", TOKEN.to_owned()));
@@ -94,7 +105,7 @@ impl World {
             api: Api::new(&api_addr),
             provider,
             random: Mutex::new(StdRng::seed_from_u64(seed)),
-            db: PgPool::connect(&database_url).await.unwrap(),
+            db: PgPoolOptions::new().acquire_timeout(ACQUIRE).connect(&database_url).await.unwrap(),
             kafka: kafka::Client::new(topics, &brokers, vec![], "e2e"),
             brokers,
             folder,
@@ -117,10 +128,16 @@ impl World {
     /// Starts a program and waits until it is ready.
     pub async fn start(&self, args: &[&str]) -> Program {
         let number = self.started.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{}-{number}", args[0]);
-        let mut program = Program::start("herald", args, &self.env, self.folder.path(), &name);
+        let mut program = self.launch("herald", args, &format!("{}-{number}", args[0]), &[]);
         program.ready().await;
         program
+    }
+
+    /// Starts a program under a name, with further settings, and waits for nothing.
+    pub(crate) fn launch(&self, binary: &str, args: &[&str], name: &str, env: &[(&str, String)]) -> Program {
+        let mut all = self.env.clone();
+        all.extend(env.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+        Program::start(binary, args, &all, self.folder.path(), name)
     }
 
     /// Loads an audience, all of it.
@@ -130,6 +147,14 @@ impl World {
 
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    pub(crate) fn prefix(&self) -> &str {
+        &self.database
+    }
+
+    pub(crate) fn database_url(&self) -> String {
+        database_url(&self.server_url, &self.database)
     }
 
     pub(crate) fn token(&self) -> &'static str {

@@ -1,27 +1,13 @@
 //! Guarantee 8: Kafka, or Postgres, is away for ten seconds.
 
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
-use devstack::{Jvm, Kafka, KafkaConfig, Postgres, PostgresConfig, free_ports};
+use e2e::{Audience, Options, Program, Servers, World};
 use serde_json::json;
-use tempfile::TempDir;
-
-use e2e::{Audience, Options, Program, World};
 
 const TEXT: &str = "text-of-the-eighth-test";
 const CLIENTS: usize = 8_000;
 const AWAY: Duration = Duration::from_secs(10);
-
-/// Which Postgres' own user can walk into.
-fn folder() -> TempDir {
-    tempfile::Builder::new().prefix("herald-server-").permissions(Permissions::from_mode(0o755)).tempdir().unwrap()
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> anyhow::Result<T> + Send + 'static) -> T {
-    tokio::task::spawn_blocking(work).await.unwrap().unwrap()
-}
 
 fn slow_provider() -> Vec<(&'static str, String)> {
     vec![("HERALD_SIM_RATE", "500".to_owned()), ("HERALD_SIM_LATENCY", "50ms".to_owned())]
@@ -55,12 +41,8 @@ async fn finish(world: World, mut programs: Vec<Program>, mailings: &[(&str, usi
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_kafka_away_mailings_are_accepted_and_afterwards_nothing_is_lost_or_doubled() {
-    let folder = folder();
-    let [port, controller_port] = free_ports().unwrap();
-    let config = KafkaConfig { dir: folder.path().join("kafka"), port, controller_port, jvm: Jvm::Small };
-    let start = config.clone();
-    let kafka = blocking(move || Kafka::start(&start)).await;
-    let options = Options { provider: slow_provider(), brokers: Some(kafka.brokers()), ..Options::default() };
+    let mut servers = Servers::start().await;
+    let options = Options { provider: slow_provider(), brokers: Some(servers.brokers()), ..Options::default() };
     let world = World::new("t08_kafka", options).await;
     let programs = start_all(&world).await;
     let audience = Audience::of(CLIENTS, 916, "first").and(500, 917, "second");
@@ -68,29 +50,24 @@ async fn with_kafka_away_mailings_are_accepted_and_afterwards_nothing_is_lost_or
     let first = world.api.create_mailing(&json!({"text": TEXT, "filter": "first"})).await;
     world.accepted(world.random(1_000..2_000)).await;
 
-    blocking(move || kafka.stop()).await;
+    servers.stop_kafka().await;
     let stopped = Instant::now();
     let second = world.api.create_mailing(&json!({"text": TEXT, "filter": "second"})).await;
     println!("a mailing was accepted {} ms after Kafka had stopped", stopped.elapsed().as_millis());
     tokio::time::sleep_until((stopped + AWAY).into()).await;
     let before = world.provider_stats().await["calls"].as_u64().unwrap();
-    let kafka = blocking(move || Kafka::start(&config)).await;
+    servers.start_kafka().await;
     let back = Instant::now();
     world.accepted(before + 1).await;
     println!("calls resumed {} ms after Kafka was back", back.elapsed().as_millis());
 
     finish(world, programs, &[(&first, CLIENTS), (&second, 500)], &audience).await;
-    blocking(move || kafka.stop()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_postgres_away_the_api_says_so_and_senders_go_on() {
-    let folder = folder();
-    let [port] = free_ports().unwrap();
-    let config = PostgresConfig { dir: folder.path().join("postgres"), port, fsync: false };
-    let start = config.clone();
-    let postgres = blocking(move || Postgres::start(&start)).await;
-    let options = Options { provider: slow_provider(), postgres: Some(postgres.url()), ..Options::default() };
+    let mut servers = Servers::start().await;
+    let options = Options { provider: slow_provider(), postgres: Some(servers.url()), ..Options::default() };
     let world = World::new("t08_postgres", options).await;
     let programs = start_all(&world).await;
     let audience = Audience::of(CLIENTS, 916, "first");
@@ -98,7 +75,7 @@ async fn with_postgres_away_the_api_says_so_and_senders_go_on() {
     let mailing = world.api.create_mailing(&json!({"text": TEXT, "filter": "first"})).await;
     world.accepted(world.random(1_000..2_000)).await;
 
-    blocking(move || postgres.stop()).await;
+    servers.stop_postgres().await;
     let stopped = Instant::now();
     let before = world.provider_stats().await["distinct_accepted"].as_u64().unwrap();
     for (method, path, body) in [
@@ -117,12 +94,11 @@ async fn with_postgres_away_the_api_says_so_and_senders_go_on() {
     // A quarter of the least that lies on the conveyor.
     world.accepted(before + 250).await;
     tokio::time::sleep_until((stopped + AWAY).into()).await;
-    let postgres = blocking(move || Postgres::start(&config)).await;
+    servers.start_postgres().await;
     let back = Instant::now();
     let before = world.provider_stats().await["distinct_accepted"].as_u64().unwrap();
     world.accepted(before + 1).await;
     println!("calls resumed {} ms after Postgres was back", back.elapsed().as_millis());
 
     finish(world, programs, &[(&mailing, CLIENTS)], &audience).await;
-    blocking(move || postgres.stop()).await;
 }

@@ -1,0 +1,29 @@
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::now_us;
+
+/// What was done and when, a line each, for the judge.
+pub(crate) struct Journal(File);
+
+impl Journal {
+    pub(crate) fn create(path: &Path) -> Self {
+        Self(File::create(path).unwrap())
+    }
+
+    /// Written before what is done when something ends, and after it when something is back.
+    pub(crate) fn write(&self, event: &str, role: &str, name: &str, note: &str) {
+        self.line(&json!({"at": now_us(), "event": event, "role": role, "name": name, "note": note}));
+    }
+
+    pub(crate) fn mailing(&self, id: &str) {
+        self.line(&json!({"at": now_us(), "event": "mailing", "id": id}));
+    }
+
+    fn line(&self, line: &Value) {
+        writeln!(&self.0, "{line}").unwrap();
+    }
+}

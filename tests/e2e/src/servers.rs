@@ -1,0 +1,83 @@
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+
+use devstack::{Jvm, Kafka, KafkaConfig, Postgres, PostgresConfig, free_ports};
+use tempfile::TempDir;
+
+/// A Kafka and a Postgres of one's own, to be broken.
+pub struct Servers {
+    kafka_config: KafkaConfig,
+    postgres_config: PostgresConfig,
+    kafka: Option<Kafka>,
+    postgres: Option<Postgres>,
+    _folder: TempDir,
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> anyhow::Result<T> + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.unwrap().unwrap()
+}
+
+impl Servers {
+    /// Starts both.
+    pub async fn start() -> Self {
+        // Postgres' own user walks into it.
+        let folder = tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir().unwrap();
+        let [port, controller_port, postgres_port] = free_ports().unwrap();
+        let mut servers = Self {
+            kafka_config: KafkaConfig { dir: folder.path().join("kafka"), port, controller_port, jvm: Jvm::Small },
+            postgres_config: PostgresConfig { dir: folder.path().join("postgres"), port: postgres_port, fsync: false },
+            kafka: None,
+            postgres: None,
+            _folder: folder,
+        };
+        servers.start_kafka().await;
+        servers.start_postgres().await;
+        servers
+    }
+
+    /// Where Kafka is, also while it is away.
+    pub fn brokers(&self) -> String {
+        format!("127.0.0.1:{}", self.kafka_config.port)
+    }
+
+    /// Where Postgres is, likewise.
+    pub fn url(&self) -> String {
+        format!("postgres://herald@127.0.0.1:{}/herald", self.postgres_config.port)
+    }
+
+    /// Starts Kafka, again with what it had.
+    pub async fn start_kafka(&mut self) {
+        let config = self.kafka_config.clone();
+        self.kafka = Some(blocking(move || Kafka::start(&config)).await);
+    }
+
+    /// SIGKILL.
+    pub async fn kill_kafka(&mut self) {
+        let kafka = self.kafka.take().expect("it runs");
+        blocking(move || kafka.kill()).await;
+    }
+
+    /// Ends Kafka in good order.
+    pub async fn stop_kafka(&mut self) {
+        let kafka = self.kafka.take().expect("it runs");
+        blocking(move || kafka.stop()).await;
+    }
+
+    /// Starts Postgres, again with what it had.
+    pub async fn start_postgres(&mut self) {
+        let config = self.postgres_config.clone();
+        self.postgres = Some(blocking(move || Postgres::start(&config)).await);
+    }
+
+    /// SIGKILL.
+    pub async fn kill_postgres(&mut self) {
+        let postgres = self.postgres.take().expect("it runs");
+        blocking(move || postgres.kill()).await;
+    }
+
+    /// Ends Postgres in good order.
+    pub async fn stop_postgres(&mut self) {
+        let postgres = self.postgres.take().expect("it runs");
+        blocking(move || postgres.stop()).await;
+    }
+}
