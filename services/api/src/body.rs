@@ -1,10 +1,12 @@
-//! Reads the fields of a JSON body, and remembers each bad one, so that a caller hears of all at once.
+//! Reads the fields of a JSON body, and remembers the bad ones, so that a caller hears of all at once.
+
+use std::fmt::Display;
 
 use chrono::{DateTime, SubsecRound, Utc};
 use serde_json::{Map, Value};
 
-use crate::json;
-use crate::problem::{ApiError, FieldError};
+use crate::json::Step;
+use crate::problem::{ApiError, FieldError, MAX_FIELD_ERRORS};
 
 /// A body's fields, as far as they aren't read yet.
 pub(crate) struct Fields {
@@ -25,9 +27,11 @@ impl Fields {
         }
     }
 
-    /// Notes that a field is bad.
-    pub(crate) fn bad(&mut self, pointer: impl Into<String>, code: &'static str, detail: impl ToString) {
-        self.errors.push(FieldError { pointer: pointer.into(), code, detail: detail.to_string() });
+    /// Notes that a field is bad, one of the first [`MAX_FIELD_ERRORS`]; nothing is formatted for the others.
+    pub(crate) fn bad(&mut self, pointer: impl Display, code: &'static str, detail: impl Display) {
+        if self.errors.len() < MAX_FIELD_ERRORS {
+            self.errors.push(FieldError { pointer: pointer.to_string(), code, detail: detail.to_string() });
+        }
     }
 
     /// How many faults there are.
@@ -51,7 +55,7 @@ impl Fields {
             Value::String(text) => Some(text),
             Value::Null => None,
             _ => {
-                self.bad(format!("/{name}"), "wrong_type", "must be a string");
+                self.bad(format_args!("/{name}"), "wrong_type", "must be a string");
                 None
             }
         }
@@ -64,7 +68,7 @@ impl Fields {
             value => {
                 let number = value.as_i64();
                 if number.is_none() {
-                    self.bad(format!("/{name}"), "wrong_type", "must be an integer");
+                    self.bad(format_args!("/{name}"), "wrong_type", "must be an integer");
                 }
                 number
             }
@@ -78,14 +82,14 @@ impl Fields {
             // Postgres keeps microseconds: what is compared must be what is kept.
             Ok(instant) => Some(instant.to_utc().trunc_subsecs(6)),
             Err(_) => {
-                self.bad(format!("/{name}"), "invalid", "must be an RFC 3339 time, as in 2026-05-01T12:00:00Z");
+                self.bad(format_args!("/{name}"), "invalid", "must be an RFC 3339 time, as in 2026-05-01T12:00:00Z");
                 None
             }
         }
     }
 
     /// Parses what was read; a refusal becomes the field's.
-    pub(crate) fn parse<T, P, E: ToString>(
+    pub(crate) fn parse<T, P, E: Display>(
         &mut self,
         name: &str,
         value: Option<T>,
@@ -94,7 +98,7 @@ impl Fields {
         match parse(value?) {
             Ok(parsed) => Some(parsed),
             Err(refusal) => {
-                self.bad(format!("/{name}"), "invalid", refusal);
+                self.bad(format_args!("/{name}"), "invalid", refusal);
                 None
             }
         }
@@ -110,9 +114,8 @@ impl Fields {
 
     /// Refuses what is left, and answers `value` if nothing was bad.
     pub(crate) fn finish<T>(mut self, value: Option<T>) -> Result<T, ApiError> {
-        let unknown: Vec<String> = self.fields.keys().cloned().collect();
-        for name in unknown {
-            self.bad(json::step(&name), "unknown_field", "there is no such field");
+        for name in std::mem::take(&mut self.fields).keys() {
+            self.bad(Step(name), "unknown_field", "there is no such field");
         }
         match value {
             Some(value) if self.errors.is_empty() => Ok(value),

@@ -1,11 +1,13 @@
 //! JSON as `serde_json` reads it, but a field that stands in an object twice is told: of two it would silently take the last.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// Reads a document, and JSON pointers to the fields that stand in it twice.
+use crate::problem::MAX_FIELD_ERRORS;
+
+/// Reads a document, and JSON pointers to the first [`MAX_FIELD_ERRORS`] fields that stand in it twice.
 pub(crate) fn parse(bytes: &[u8]) -> serde_json::Result<(Value, Vec<String>)> {
     let (mut path, mut doubled) = (String::new(), vec![]);
     let mut json = serde_json::Deserializer::from_slice(bytes);
@@ -14,10 +16,14 @@ pub(crate) fn parse(bytes: &[u8]) -> serde_json::Result<(Value, Vec<String>)> {
     Ok((value, doubled))
 }
 
-/// A pointer's step, escaped (RFC 6901) and without runs of digits: a caller may have put a phone number there.
-pub(crate) fn step(name: &str) -> String {
-    let escaped = name.replace('~', "~0").replace('/', "~1");
-    format!("/{}", events::mask_detail(&escaped))
+/// A pointer's step to a field, escaped (RFC 6901) and without runs of digits: a caller may have put a phone number there.
+pub(crate) struct Step<'a>(pub(crate) &'a str);
+
+impl fmt::Display for Step<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let escaped = self.0.replace('~', "~0").replace('/', "~1");
+        write!(f, "/{}", events::mask_detail(&escaped))
+    }
 }
 
 struct Tree<'a> {
@@ -26,9 +32,9 @@ struct Tree<'a> {
 }
 
 impl Tree<'_> {
-    fn inner<T>(&mut self, step: &str, read: impl FnOnce(Tree<'_>) -> T) -> T {
+    fn inner<T>(&mut self, step: fmt::Arguments<'_>, read: impl FnOnce(Tree<'_>) -> T) -> T {
         let outer = self.path.len();
-        self.path.push_str(step);
+        self.path.write_fmt(step).expect("a string takes any text");
         let read = read(Tree { path: self.path, doubled: self.doubled });
         self.path.truncate(outer);
         read
@@ -76,7 +82,7 @@ impl<'de> Visitor<'de> for Tree<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<Value, A::Error> {
         let mut values = vec![];
-        while let Some(value) = self.inner(&format!("/{}", values.len()), |tree| items.next_element_seed(tree))? {
+        while let Some(value) = self.inner(format_args!("/{}", values.len()), |tree| items.next_element_seed(tree))? {
             values.push(value);
         }
         Ok(Value::Array(values))
@@ -85,11 +91,11 @@ impl<'de> Visitor<'de> for Tree<'_> {
     fn visit_map<A: MapAccess<'de>>(mut self, mut members: A) -> Result<Value, A::Error> {
         let mut object = Map::new();
         while let Some(name) = members.next_key::<String>()? {
-            let step = step(&name);
-            let value = self.inner(&step, |tree| members.next_value_seed(tree))?;
-            if object.insert(name, value).is_some() {
-                self.doubled.push(format!("{}{step}", self.path));
+            let value = self.inner(format_args!("{}", Step(&name)), |tree| members.next_value_seed(tree))?;
+            if object.contains_key(&name) && self.doubled.len() < MAX_FIELD_ERRORS {
+                self.doubled.push(format!("{}{}", self.path, Step(&name)));
             }
+            object.insert(name, value);
         }
         Ok(Value::Object(object))
     }
@@ -114,5 +120,11 @@ mod tests {
     fn doubled_fields_are_told_where_they_stand() {
         let text = br#"{"a":1,"b":[{"c/d":1,"c/d":2}],"a":2,"a":3,"79161234567":1,"79161234567":2}"#;
         assert_eq!(parse(text).unwrap().1, ["/b/0/c~1d", "/a", "/a", "/#"]);
+    }
+
+    #[test]
+    fn of_many_doubled_fields_the_first_are_told() {
+        let text = format!("{{{}\"b\":1}}", "\"a\":1,".repeat(100_000));
+        assert_eq!(parse(text.as_bytes()).unwrap().1, ["/a"; MAX_FIELD_ERRORS]);
     }
 }

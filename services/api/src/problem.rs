@@ -7,6 +7,9 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+/// How many bad fields of one request are told, for the answer to a 1 MiB body mustn't be many times larger.
+pub(crate) const MAX_FIELD_ERRORS: usize = 100;
+
 /// A problem document (RFC 9457).
 #[derive(Serialize, ToSchema, Debug)]
 pub(crate) struct Problem {
@@ -22,7 +25,7 @@ pub(crate) struct Problem {
     /// The kind of problem, for programs; it never changes.
     #[schema(example = "invalid_fields")]
     code: &'static str,
-    /// Each bad field.
+    /// The bad fields, at most 100: there may be more.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<FieldError>,
     /// Of an import that ended early: how many clients were surely imported.
@@ -102,7 +105,8 @@ impl ApiError {
                 (Problem::new(status, code, status.canonical_reason().unwrap_or("Refused"), detail), None)
             }
             Self::Fields(errors) => {
-                let detail = format!("{} of the fields can't be taken", errors.len());
+                let at_least = if errors.len() < MAX_FIELD_ERRORS { "" } else { "at least " };
+                let detail = format!("{at_least}{} of the fields can't be taken", errors.len());
                 let problem =
                     Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_fields", "Invalid fields", detail);
                 (Problem { errors, ..problem }, None)

@@ -224,6 +224,24 @@ async fn all_bad_fields_of_a_mailing_are_told_at_once(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
+async fn of_many_bad_fields_a_hundred_are_told(pool: PgPool) {
+    let app = App::new(pool);
+    let unknown: serde_json::Map<_, _> = (0..50_000).map(|i| (format!("field-{i}"), json!(1))).collect();
+    let doubled = format!("{{{}\"text\":\"hello\"}}", "\"a\":1,".repeat(50_000));
+    for body in [
+        Value::Object(unknown.clone()).to_string(),
+        json!({"text": "hello", "filter": unknown}).to_string(),
+        json!({"text": "hello", "filter": {"tags": vec![1; 100_000]}}).to_string(),
+        json!({"text": "hello", "filter": {"mobile_operator_codes": vec![1; 100_000]}}).to_string(),
+        doubled,
+    ] {
+        let answer = app.call("POST", "/api/v1/mailings", "application/json", body).await;
+        assert_eq!(answer.bad_fields().len(), 100);
+        assert_eq!(answer.body["detail"], "at least 100 of the fields can't be taken");
+    }
+}
+
+#[sqlx::test(migrator = "store::MIGRATOR")]
 async fn odd_instants_are_taken_or_refused_but_never_fail(pool: PgPool) {
     let app = App::new(pool);
     for starts_at in [

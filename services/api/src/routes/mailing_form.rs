@@ -9,7 +9,7 @@ use store::mailings::MailingValues;
 use utoipa::ToSchema;
 
 use crate::body::Fields;
-use crate::json;
+use crate::json::Step;
 use crate::problem::ApiError;
 
 /// Whom a mailing is for: clients with one of the codes (if any) and one of the tags (if any); at least one list names
@@ -72,13 +72,13 @@ fn read_filter(fields: &mut Fields) -> Option<Filter> {
                 None | Some(Value::Null) => vec![],
                 Some(Value::Array(values)) => values,
                 Some(_) => {
-                    fields.bad(format!("/filter/{name}"), "wrong_type", "must be a list");
+                    fields.bad(format_args!("/filter/{name}"), "wrong_type", "must be a list");
                     vec![]
                 }
             };
             let found = (list("mobile_operator_codes"), list("tags"));
             for name in lists.keys() {
-                fields.bad(format!("/filter{}", json::step(name)), "unknown_field", "there is no such field");
+                fields.bad(format_args!("/filter{}", Step(name)), "unknown_field", "there is no such field");
             }
             found
         }
@@ -90,15 +90,15 @@ fn read_filter(fields: &mut Fields) -> Option<Filter> {
     for (i, value) in code_values.iter().enumerate() {
         match value.as_i64().map(OperatorCode::new) {
             Some(Ok(code)) => codes.push(code),
-            Some(Err(refusal)) => fields.bad(format!("/filter/mobile_operator_codes/{i}"), "invalid", refusal),
-            None => fields.bad(format!("/filter/mobile_operator_codes/{i}"), "wrong_type", "must be an integer"),
+            Some(Err(refusal)) => fields.bad(format_args!("/filter/mobile_operator_codes/{i}"), "invalid", refusal),
+            None => fields.bad(format_args!("/filter/mobile_operator_codes/{i}"), "wrong_type", "must be an integer"),
         }
     }
     for (i, value) in tag_values.iter().enumerate() {
         match value.as_str().map(|text| Tag::new(text.to_owned())) {
             Some(Ok(tag)) => tags.push(tag),
-            Some(Err(refusal)) => fields.bad(format!("/filter/tags/{i}"), "invalid", refusal),
-            None => fields.bad(format!("/filter/tags/{i}"), "wrong_type", "must be a string"),
+            Some(Err(refusal)) => fields.bad(format_args!("/filter/tags/{i}"), "invalid", refusal),
+            None => fields.bad(format_args!("/filter/tags/{i}"), "wrong_type", "must be a string"),
         }
     }
     if fields.bad_count() > before {
