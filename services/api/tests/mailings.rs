@@ -277,3 +277,24 @@ async fn messages_are_listed_by_status_and_read_with_their_failed_attempts(pool:
     assert_eq!(attempts, [1, 2, 3]);
     assert_eq!(app.get(&format!("/api/v1/messages/{}", ids[0])).await.body["failed_attempts"], json!([]));
 }
+
+#[sqlx::test(migrator = "store::MIGRATOR")]
+async fn a_mailing_chooses_what_to_risk(pool: PgPool) {
+    let app = App::new(pool.clone());
+    let starts_at = Utc::now() + TimeDelta::hours(1);
+    let create = |delivery: Value| json!({"text": "hello", "filter": "readers", "starts_at": starts_at.to_rfc3339(), "delivery": delivery});
+    let answer = app.post("/api/v1/mailings", &create(json!("at_most_once"))).await;
+    assert_eq!((answer.status, &answer.body["delivery"]), (201, &json!("at_most_once")), "{answer:?}");
+    let place = answer.headers["location"].to_str().unwrap().to_owned();
+    let answer = app.patch(&place, &json!({"text": "bye"})).await;
+    assert_eq!(answer.body["delivery"], "at_most_once", "a change of something else leaves it");
+    let answer = app.patch(&place, &json!({"delivery": "at_least_once"})).await;
+    assert_eq!((answer.status, &answer.body["delivery"]), (200, &json!("at_least_once")), "{answer:?}");
+    let told: Vec<String> =
+        outbox(&pool).await.into_iter().map(|(_, event)| event.delivery.as_str().to_owned()).collect();
+    assert_eq!(told, ["at_most_once", "at_most_once", "at_least_once"]);
+
+    let answer = app.post("/api/v1/mailings", &create(json!("exactly_once"))).await;
+    assert_eq!((answer.status, &answer.body["errors"][0]["pointer"]), (422, &json!("/delivery")), "{answer:?}");
+    assert_eq!(app.post("/api/v1/mailings", &create(Value::Null)).await.body["delivery"], "at_least_once");
+}

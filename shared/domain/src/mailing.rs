@@ -31,12 +31,25 @@ wire_text! {
     }
 }
 
+impl Delivery {
+    /// Reads what a caller chose.
+    pub fn parse(text: String) -> Result<Self, InvalidMailing> {
+        match Self::from(text) {
+            Self::Other(_) => Err(InvalidMailing::Delivery),
+            known => Ok(known),
+        }
+    }
+}
+
 /// Why a field of a mailing is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidMailing {
     /// Empty, over 1,000 characters, or with a NUL.
     #[error("must be 1 to 1,000 characters without NUL")]
     Text,
+    /// Not one of the two.
+    #[error("must be at_least_once or at_most_once")]
+    Delivery,
     /// Both lists are empty: a mailing to everybody is never a default.
     #[error("must name at least one operator code or tag")]
     Filter,

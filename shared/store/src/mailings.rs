@@ -67,6 +67,8 @@ pub struct MailingValues {
     pub starts_at: DateTime<Utc>,
     /// No call begins at or after.
     pub ends_at: DateTime<Utc>,
+    /// The delivery mode's text.
+    pub delivery: String,
 }
 
 /// A number for a new mailing, and a version: the database's clock in µs.
@@ -98,7 +100,6 @@ pub async fn insert(
     db: &mut PgConnection,
     identity: &Identity,
     values: &MailingValues,
-    delivery: &str,
     now: DateTime<Utc>,
 ) -> sqlx::Result<()> {
     sqlx::query!(
@@ -115,7 +116,7 @@ pub async fn insert(
         &values.tags,
         values.starts_at,
         values.ends_at,
-        delivery,
+        values.delivery,
         now,
     )
     .execute(db)
@@ -159,7 +160,8 @@ pub async fn update(
     now: DateTime<Utc>,
 ) -> sqlx::Result<i64> {
     sqlx::query_scalar!(
-        r#"UPDATE mailings SET text = $2, operator_codes = $3, tags = $4, starts_at = $5, ends_at = $6, updated_at = $7,
+        r#"UPDATE mailings SET text = $2, operator_codes = $3, tags = $4, starts_at = $5, ends_at = $6, delivery = $7,
+               updated_at = $8,
                version = GREATEST(version + 1, (EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint)
            WHERE mailing_no = $1
            RETURNING version"#,
@@ -169,6 +171,7 @@ pub async fn update(
         &values.tags,
         values.starts_at,
         values.ends_at,
+        values.delivery,
         now,
     )
     .fetch_one(db)

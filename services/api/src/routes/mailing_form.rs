@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use domain::client::{OperatorCode, Tag};
-use domain::mailing::{Filter, InvalidMailing, Period, Text};
+use domain::mailing::{Delivery, Filter, InvalidMailing, Period, Text};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use store::mailings::MailingValues;
@@ -36,6 +36,10 @@ pub(crate) struct NewMailing {
     starts_at: Option<DateTime<Utc>>,
     /// A day after the start when absent.
     ends_at: Option<DateTime<Utc>>,
+    /// What to risk when the fate of a call can't be known: `at_least_once` (when absent) sends again, and somebody may get
+    /// the text twice; `at_most_once` doesn't, the message becomes `unknown`, and somebody may never get it.
+    #[schema(example = "at_least_once")]
+    delivery: Option<String>,
 }
 
 /// What to change of a mailing that hasn't started.
@@ -47,6 +51,7 @@ pub(crate) struct MailingChange {
     filter: Option<FilterForm>,
     starts_at: Option<DateTime<Utc>>,
     ends_at: Option<DateTime<Utc>>,
+    delivery: Option<String>,
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -135,9 +140,13 @@ pub(super) fn read_mailing(
             None
         }
     };
+    let delivery = fields.text("delivery");
+    let delivery = fields.parse("delivery", delivery, Delivery::parse).map(String::from);
+    let delivery = delivery.or(before.map(|before| before.delivery));
     let values = match (text, filter, period) {
-        (Some(text), Some((operator_codes, tags)), Some(period)) => {
-            Some(MailingValues { text, operator_codes, tags, starts_at: period.starts_at, ends_at: period.ends_at })
+        (Some(text), Some((operator_codes, tags)), Some(Period { starts_at, ends_at })) => {
+            let delivery = delivery.unwrap_or_else(|| Delivery::AtLeastOnce.into());
+            Some(MailingValues { text, operator_codes, tags, starts_at, ends_at, delivery })
         }
         _ => None,
     };

@@ -122,7 +122,7 @@ async fn announce(
         filter: MailingFilter { mobile_operator_codes: values.operator_codes.clone(), tags: values.tags.clone() },
         starts_at: values.starts_at,
         ends_at: values.ends_at,
-        delivery: Delivery::AtLeastOnce,
+        delivery: Delivery::from(values.delivery.clone()),
         occurred_at: now,
     };
     let payload = encode(&event).map_err(|error| match error {
@@ -160,7 +160,7 @@ pub(crate) async fn create_mailing(
         let mut tx = api.pool.begin().await?;
         let (mailing_no, version) = rows::draw_number(&mut tx).await?;
         let identity = Identity { mailing_no, id, shard: partition(mailing_no, api.shards), version };
-        rows::insert(&mut tx, &identity, &values, Delivery::AtLeastOnce.as_str(), now).await?;
+        rows::insert(&mut tx, &identity, &values, now).await?;
         announce(&mut tx, &identity, &values, MailingState::Scheduled, now).await?;
         let row = rows::get(&mut tx, id).await?.ok_or_else(|| ApiError::not_found("mailing"))?;
         tx.commit().await?;
@@ -281,6 +281,7 @@ fn values(row: &MailingRow) -> MailingValues {
         tags: row.tags.clone(),
         starts_at: row.starts_at,
         ends_at: row.ends_at,
+        delivery: row.delivery.clone(),
     }
 }
 

@@ -18,3 +18,4 @@ mod t10_fairness;
 mod t10a_projector_down;
 mod t11_offsets_deleted;
 mod t12_counts;
+mod t13_at_most_once;
