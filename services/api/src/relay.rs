@@ -7,7 +7,7 @@ use anyhow::Context;
 use events::topics::Topic;
 use kafka::{Outgoing, TransactionalProducer};
 use runtime::config::Secret;
-use runtime::health::{Health, Heartbeat};
+use runtime::health::{Health, Heartbeat, Readiness};
 use sqlx::postgres::{PgConnectOptions, PgListener};
 use sqlx::{Connection, PgConnection};
 use store::outbox::{self, OutboxRow};
@@ -16,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 /// A notification may be lost with its connection, so the outbox is looked at anyhow.
 const POLL: Duration = Duration::from_millis(250);
 const BATCH: i64 = 500;
+/// How often it asks for topics that aren't there, or a Kafka that doesn't answer.
+const TOPICS_POLL: Duration = Duration::from_secs(1);
 const INIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// What takes longer has lost its connection without being told.
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -28,16 +30,19 @@ pub(crate) struct Relay {
     database_url: Secret,
     topic: String,
     heartbeat: Heartbeat,
+    readiness: Readiness,
 }
 
 impl Relay {
     pub(crate) fn new(kafka: kafka::Client, database_url: Secret, health: &Health) -> Self {
         let topic = kafka.topics.name(Topic::MailingEvents);
-        Self { kafka, database_url, topic, heartbeat: health.heartbeat("relay", BEAT_LIMIT) }
+        let heartbeat = health.heartbeat("relay", BEAT_LIMIT);
+        Self { kafka, database_url, topic, heartbeat, readiness: health.readiness("relay") }
     }
 
     /// Runs until told to stop. What fails is begun anew: lock, producer, and what the outbox holds.
     pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        stop.run_until_cancelled(self.wait_for_topics()).await;
         while !stop.is_cancelled() {
             self.heartbeat.beat();
             match stop.run_until_cancelled(self.lead()).await {
@@ -48,6 +53,24 @@ impl Relay {
             let _ = stop.run_until_cancelled(tokio::time::sleep(POLL)).await;
         }
         Ok(())
+    }
+
+    /// The api takes mailings without Kafka, so it may have started without a look at the topics. An event in the wrong
+    /// partition would be in another shard's order: nothing is published before their counts are known to be right.
+    async fn wait_for_topics(&self) {
+        loop {
+            self.heartbeat.beat();
+            match self.check_topics().await {
+                Ok(()) => return self.readiness.ready(),
+                Err(error) => self.readiness.not_ready(format!("{error:#}")),
+            }
+            tokio::time::sleep(TOPICS_POLL).await;
+        }
+    }
+
+    async fn check_topics(&self) -> anyhow::Result<()> {
+        let admin = kafka::Admin::new(&self.kafka)?;
+        tokio::task::spawn_blocking(move || admin.check_partitions()).await?.context("check the topics")
     }
 
     /// Takes the lock, fences whoever had it, and publishes for as long as nothing fails. The connection is a direct one

@@ -24,6 +24,14 @@ struct World {
     database_url: Secret,
 }
 
+fn brokers() -> String {
+    std::env::var("HERALD_TEST_KAFKA_BROKERS").unwrap_or_else(|_| "127.0.0.1:19092".to_owned())
+}
+
+fn metrics(service: &Service) -> String {
+    prometheus::TextEncoder::new().encode_to_string(&service.registry.gather()).unwrap()
+}
+
 fn client(brokers: &str) -> Client {
     let prefix = format!("api_{}", Uuid::now_v7().simple());
     Client::new(Topics::new(prefix, Some(6)), brokers, vec![], "test")
@@ -31,11 +39,14 @@ fn client(brokers: &str) -> Client {
 
 impl World {
     async fn new(pool: PgPool) -> Self {
-        let brokers = std::env::var("HERALD_TEST_KAFKA_BROKERS").unwrap_or_else(|_| "127.0.0.1:19092".to_owned());
-        let world = Self::with(pool, client(&brokers));
-        let admin = Admin::new(&world.kafka).unwrap();
-        until("the topics are there", async || admin.create_topics(1).await.is_ok()).await;
+        let world = Self::with(pool, client(&brokers()));
+        world.create_topics().await;
         world
+    }
+
+    async fn create_topics(&self) {
+        let admin = Admin::new(&self.kafka).unwrap();
+        until("the topics are there", async || admin.create_topics(1).await.is_ok()).await;
     }
 
     fn with(pool: PgPool, kafka: Client) -> Self {
@@ -209,6 +220,20 @@ async fn a_relay_that_loses_its_connection_begins_anew(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
+async fn a_relay_waits_until_the_topics_are_there(pool: PgPool) {
+    let world = World::with(pool, client(&brokers()));
+    let service = world.start().await;
+    world.app.create_mailing().await;
+    until("the watch has turned", async || metrics(&service).contains("herald_outbox_unpublished_rows 1\n")).await;
+    assert_eq!(world.leader().await, None, "it must not lead yet");
+
+    world.create_topics().await;
+    world.outbox_is_empty().await;
+    assert_eq!(world.published().await.len(), 1);
+    world.delete(&[service]).await;
+}
+
+#[sqlx::test(migrator = "store::MIGRATOR")]
 async fn without_kafka_the_api_takes_mailings_and_the_outbox_grows(pool: PgPool) {
     // Nothing listens on port 1.
     let world = World::with(pool, client("127.0.0.1:1"));
@@ -216,11 +241,7 @@ async fn without_kafka_the_api_takes_mailings_and_the_outbox_grows(pool: PgPool)
     for _ in 0..3 {
         world.app.create_mailing().await;
     }
-    until("the metrics tell", async || {
-        let text = prometheus::TextEncoder::new().encode_to_string(&service.registry.gather()).unwrap();
-        text.contains("herald_outbox_unpublished_rows 3\n")
-    })
-    .await;
+    until("the metrics tell", async || metrics(&service).contains("herald_outbox_unpublished_rows 3\n")).await;
     assert_eq!(world.outbox_rows().await, 3);
     service.stop.cancel();
 }

@@ -10,6 +10,9 @@ use sqlx::PgPool;
 use crate::cli;
 use crate::verbs::kafka_client;
 
+/// How long a start waits for a Kafka that may be away: the api's callers wait as well.
+const KAFKA_PATIENCE: Duration = Duration::from_secs(3);
+
 /// How long a service drains after SIGTERM: a sender's calls and their statuses take the longest.
 const DRAIN: Duration = Duration::from_secs(12);
 
@@ -17,20 +20,46 @@ pub(crate) async fn all(settings: cli::All) -> anyhow::Result<()> {
     let started = Started::new();
     let kafka = kafka_client(&settings.kafka, &settings.topics, "herald");
     let pool = postgres(&settings.postgres, 40).await?;
-    check_topics(&kafka).await?;
-    let metrics = kafka::Metrics::register(&started.service.registry)?;
+    check_topics_if_reachable(&kafka).await?;
     let service = &started.service;
-    api::start(settings.api, &settings.postgres.database_url, &kafka, pool.clone(), service).await?;
-    scheduler::start(&kafka, pool.clone(), &metrics, service).await?;
-    sender::start(settings.sender, &kafka, &metrics, service).await?;
-    projector::start(settings.projector, &kafka, pool, &metrics, service).await?;
-    started.run(settings.ops.ops_addr).await
+    api::start(settings.api.clone(), &settings.postgres.database_url, &kafka, pool.clone(), service).await?;
+    let ops_addr = settings.ops.ops_addr;
+    service.tasks.spawn("kafka-services", start_with_kafka(settings, kafka, pool, service.clone()));
+    started.run(ops_addr).await
+}
+
+/// Starts those services of [`all`] that can do nothing without Kafka, once the topics are known to be right, and ends
+/// with the process.
+async fn start_with_kafka(
+    settings: cli::All,
+    kafka: kafka::Client,
+    pool: PgPool,
+    service: Service,
+) -> anyhow::Result<()> {
+    let topics = service.health.readiness("topics");
+    while let Err(error) = check_topics(&kafka).await {
+        if !is_unreachable(&error) {
+            return Err(error);
+        }
+        topics.not_ready(format!("{error:#}"));
+        if service.stop.run_until_cancelled(tokio::time::sleep(Duration::from_secs(1))).await.is_none() {
+            return Ok(());
+        }
+    }
+    let metrics = kafka::Metrics::register(&service.registry)?;
+    scheduler::start(&kafka, pool.clone(), &metrics, &service).await?;
+    sender::start(settings.sender, &kafka, &metrics, &service).await?;
+    projector::start(settings.projector, &kafka, pool, &metrics, &service).await?;
+    topics.ready();
+    service.stop.cancelled().await;
+    Ok(())
 }
 
 pub(crate) async fn api(settings: cli::Api) -> anyhow::Result<()> {
     let started = Started::new();
     let kafka = kafka_client(&settings.kafka, &settings.topics, "herald-api");
     let pool = postgres(&settings.postgres, 20).await?;
+    check_topics_if_reachable(&kafka).await?;
     api::start(settings.api, &settings.postgres.database_url, &kafka, pool, &started.service).await?;
     started.run(settings.ops.ops_addr).await
 }
@@ -90,6 +119,27 @@ async fn postgres(settings: &runtime::config::PostgresSettings, connections: u32
     store::check_schema(&mut db).await?;
     drop(db);
     Ok(pool)
+}
+
+/// Checks the topics for the api, which works without Kafka: a definite answer that they are wrong ends the process, no
+/// answer doesn't. The relay looks again before it publishes.
+async fn check_topics_if_reachable(kafka: &kafka::Client) -> anyhow::Result<()> {
+    match tokio::time::timeout(KAFKA_PATIENCE, check_topics(kafka)).await {
+        Ok(Err(error)) if is_unreachable(&error) => {
+            tracing::warn!(error = format!("{error:#}"), "the api starts without Kafka");
+            Ok(())
+        }
+        Err(_) => {
+            tracing::warn!("the api starts without Kafka: no answer after {KAFKA_PATIENCE:?}");
+            Ok(())
+        }
+        Ok(checked) => checked,
+    }
+}
+
+/// Whether Kafka said nothing, rather than that the topics are wrong.
+fn is_unreachable(error: &anyhow::Error) -> bool {
+    !matches!(error.downcast_ref(), Some(kafka::Error::Topic(_)))
 }
 
 /// Checks that the topics are there. Blocks a thread of its own: it asks the brokers.
