@@ -19,10 +19,12 @@ const DRAIN: Duration = Duration::from_secs(12);
 pub(crate) async fn all(settings: cli::All) -> anyhow::Result<()> {
     let started = Started::new();
     let kafka = kafka_client(&settings.kafka, &settings.topics, "herald");
-    let pool = postgres(&settings.postgres, 40).await?;
+    let pool = postgres(&settings.postgres, 20).await?;
+    // Its own: scheduler and projector at work must not keep a caller waiting for a connection.
+    let api_pool = postgres(&settings.postgres, 20).await?;
     check_topics_if_reachable(&kafka).await?;
     let service = &started.service;
-    api::start(settings.api.clone(), &settings.postgres.database_url, &kafka, pool.clone(), service).await?;
+    api::start(settings.api.clone(), &settings.postgres.database_url, &kafka, api_pool, service).await?;
     let ops_addr = settings.ops.ops_addr;
     service.tasks.spawn("kafka-services", start_with_kafka(settings, kafka, pool, service.clone()));
     started.run(ops_addr).await
