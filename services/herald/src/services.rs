@@ -1,11 +1,14 @@
 //! Starts services: one, or all four in this process.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use runtime::Service;
+use runtime::health::Readiness;
 use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
 
 use crate::cli;
 use crate::verbs::kafka_client;
@@ -13,21 +16,23 @@ use crate::verbs::kafka_client;
 /// How long a start waits for a Kafka that may be away: the api's callers wait as well.
 const KAFKA_PATIENCE: Duration = Duration::from_secs(3);
 
-/// How long a service drains after SIGTERM: a sender's calls and their statuses take the longest.
-const DRAIN: Duration = Duration::from_secs(12);
+/// How long a service drains after SIGTERM; a sender, whose calls and their statuses take longer, says so itself.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How often a running service looks whether Kafka and its topics are there.
+const LOOK: Duration = Duration::from_secs(5);
 
 pub(crate) async fn all(settings: cli::All) -> anyhow::Result<()> {
     let started = Started::new();
-    let kafka = kafka_client(&settings.kafka, &settings.topics, "herald");
+    let kafka = kafka_client(&settings.kafka, &settings.topics, "herald")?;
     let pool = postgres(&settings.postgres, 20).await?;
     // Its own: scheduler and projector at work must not keep a caller waiting for a connection.
     let api_pool = postgres(&settings.postgres, 20).await?;
     check_topics_if_reachable(&kafka).await?;
     let service = &started.service;
     api::start(settings.api.clone(), &settings.postgres.database_url, &kafka, api_pool, service).await?;
-    let ops_addr = settings.ops.ops_addr;
+    let (ops_addr, drain) = (settings.ops.ops_addr, settings.sender.drain());
     service.tasks.spawn("kafka-services", start_with_kafka(settings, kafka, pool, service.clone()));
-    started.run(ops_addr).await
+    started.run(ops_addr, drain).await
 }
 
 /// Starts those services of [`all`] that can do nothing without Kafka, once the topics are known to be right, and ends
@@ -52,42 +57,60 @@ async fn start_with_kafka(
     scheduler::start(&kafka, pool.clone(), &metrics, &service).await?;
     sender::start(settings.sender, &kafka, &metrics, &service).await?;
     projector::start(settings.projector, &kafka, pool, &metrics, &service).await?;
-    topics.ready();
-    service.stop.cancelled().await;
-    Ok(())
+    watch_topics(kafka, topics, service.stop.clone()).await
+}
+
+/// Tells by `/readyz` whether Kafka answers and the topics are there, until told to stop.
+async fn watch_topics(kafka: kafka::Client, topics: Readiness, stop: CancellationToken) -> anyhow::Result<()> {
+    let admin = Arc::new(kafka::Admin::new(&kafka)?);
+    loop {
+        let admin = Arc::clone(&admin);
+        let looked = tokio::task::spawn_blocking(move || admin.check_partitions());
+        match stop.run_until_cancelled(looked).await.transpose()? {
+            None => return Ok(()),
+            Some(Ok(())) => topics.ready(),
+            Some(Err(error)) => topics.not_ready(error.to_string()),
+        }
+        if stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_none() {
+            return Ok(());
+        }
+    }
 }
 
 pub(crate) async fn api(settings: cli::Api) -> anyhow::Result<()> {
     let started = Started::new();
-    let kafka = kafka_client(&settings.kafka, &settings.topics, "herald-api");
+    let kafka = kafka_client(&settings.kafka, &settings.topics, "herald-api")?;
     let pool = postgres(&settings.postgres, 20).await?;
     check_topics_if_reachable(&kafka).await?;
     api::start(settings.api, &settings.postgres.database_url, &kafka, pool, &started.service).await?;
-    started.run(settings.ops.ops_addr).await
+    started.run(settings.ops.ops_addr, DRAIN).await
 }
 
 pub(crate) async fn scheduler(settings: cli::Scheduler) -> anyhow::Result<()> {
     let started = Started::new();
-    let kafka = kafka_client(&settings.kafka, &settings.topics, "herald-scheduler");
+    let kafka = kafka_client(&settings.kafka, &settings.topics, "herald-scheduler")?;
     let pool = postgres(&settings.postgres, 12).await?;
     check_topics(&kafka).await?;
     let metrics = kafka::Metrics::register(&started.service.registry)?;
     scheduler::start(&kafka, pool, &metrics, &started.service).await?;
-    started.run(settings.ops.ops_addr).await
+    started.watch_topics(kafka);
+    started.run(settings.ops.ops_addr, DRAIN).await
 }
 
 pub(crate) async fn sender(settings: cli::Sender) -> anyhow::Result<()> {
     let started = Started::new();
-    let kafka = kafka_client(&settings.kafka, &settings.topics, "herald-sender");
+    let kafka = kafka_client(&settings.kafka, &settings.topics, "herald-sender")?;
     check_topics(&kafka).await?;
     let metrics = kafka::Metrics::register(&started.service.registry)?;
+    let drain = settings.sender.drain();
     sender::start(settings.sender, &kafka, &metrics, &started.service).await?;
-    started.run(settings.ops.ops_addr).await
+    started.watch_topics(kafka);
+    started.run(settings.ops.ops_addr, drain).await
 }
 
 pub(crate) async fn projector(settings: cli::Projector) -> anyhow::Result<()> {
     let started = Started::new();
-    let kafka = kafka_client(&settings.kafka, &settings.topics, "herald-projector");
+    let kafka = kafka_client(&settings.kafka, &settings.topics, "herald-projector")?;
     let pool = postgres(&settings.postgres, 6).await?;
     check_topics(&kafka).await?;
     let metrics = kafka::Metrics::register(&started.service.registry)?;
@@ -96,7 +119,8 @@ pub(crate) async fn projector(settings: cli::Projector) -> anyhow::Result<()> {
     } else {
         projector::start(settings.projector, &kafka, pool, &metrics, &started.service).await?;
     }
-    started.run(settings.ops.ops_addr).await
+    started.watch_topics(kafka);
+    started.run(settings.ops.ops_addr, DRAIN).await
 }
 
 struct Started {
@@ -109,8 +133,13 @@ impl Started {
         Self { service: Service::new() }
     }
 
-    async fn run(self, ops_addr: SocketAddr) -> anyhow::Result<()> {
-        runtime::run(ops_addr, self.service, DRAIN).await
+    fn watch_topics(&self, kafka: kafka::Client) {
+        let topics = self.service.health.readiness("topics");
+        self.service.tasks.spawn("topics", watch_topics(kafka, topics, self.service.stop.clone()));
+    }
+
+    async fn run(self, ops_addr: SocketAddr, drain: Duration) -> anyhow::Result<()> {
+        runtime::run(ops_addr, self.service, drain).await
     }
 }
 

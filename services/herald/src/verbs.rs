@@ -5,10 +5,16 @@ use runtime::config::{Environment, KafkaSettings, TopicSettings, parse};
 use crate::cli::{self, Cli};
 
 /// Connects to Kafka as the settings say; `client_id` is what its logs show.
-pub(crate) fn kafka_client(kafka: &KafkaSettings, topics: &TopicSettings, client_id: &str) -> kafka::Client {
-    let properties = kafka.kafka_properties.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+pub(crate) fn kafka_client(
+    kafka: &KafkaSettings,
+    topics: &TopicSettings,
+    client_id: &str,
+) -> anyhow::Result<kafka::Client> {
+    let properties: Vec<_> =
+        kafka.kafka_properties.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    kafka::check_properties(&properties).context("HERALD_KAFKA_PROPERTIES")?;
     let topics = Topics::new(&kafka.topic_prefix, topics.partitions.map(u32::from));
-    kafka::Client::new(topics, &kafka.brokers, properties, client_id)
+    Ok(kafka::Client::new(topics, &kafka.brokers, properties, client_id))
 }
 
 pub(crate) async fn migrate(settings: cli::Migrate) -> anyhow::Result<()> {
@@ -22,7 +28,7 @@ pub(crate) async fn migrate(settings: cli::Migrate) -> anyhow::Result<()> {
 }
 
 pub(crate) async fn topics(settings: cli::Topics) -> anyhow::Result<()> {
-    let client = kafka_client(&settings.kafka, &settings.topics, "herald-topics");
+    let client = kafka_client(&settings.kafka, &settings.topics, "herald-topics")?;
     let created = kafka::Admin::new(&client)?.create_topics(i32::from(settings.topics.replication)).await?;
     for name in &created {
         println!("created {name}");

@@ -32,6 +32,11 @@ impl Settings {
         self.provider_timeout + kafka::Producer::MESSAGE_TIMEOUT + Duration::from_secs(1)
     }
 
+    /// How long the sender needs to end in good order.
+    pub fn drain(&self) -> Duration {
+        self.revoke_deadline() + Duration::from_secs(1)
+    }
+
     /// Checks pairs of settings.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         anyhow::ensure!(

@@ -4,6 +4,8 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, ClientContext};
 
+use crate::{Error, Result};
+
 /// How to reach the brokers, and the names of this installation's topics.
 #[derive(Clone)]
 pub struct Client {
@@ -12,6 +14,33 @@ pub struct Client {
     brokers: String,
     properties: Vec<(String, String)>,
     client_id: String,
+}
+
+/// What our guarantees stand on: who reads what was aborted, or lets a status arrive after its partition's next owner has
+/// read the log, sends twice.
+const OURS: [&str; 14] = [
+    "auto.offset.reset",
+    "bootstrap.servers",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "enable.idempotence",
+    "enable.partition.eof",
+    "group.id",
+    "group.protocol",
+    "isolation.level",
+    "message.timeout.ms",
+    "partition.assignment.strategy",
+    "session.timeout.ms",
+    "transaction.timeout.ms",
+    "transactional.id",
+];
+
+/// Refuses properties that must not be another's to set.
+pub fn check_properties(properties: &[(String, String)]) -> Result<()> {
+    match properties.iter().find(|(name, _)| OURS.contains(&name.as_str())) {
+        Some((name, _)) => Err(Error::Property(name.clone())),
+        None => Ok(()),
+    }
 }
 
 impl Client {

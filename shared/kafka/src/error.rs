@@ -9,6 +9,9 @@ pub enum Error {
     /// A topic isn't there, or not as `kafka/topics.toml` says.
     #[error("{0}")]
     Topic(String),
+    /// A librdkafka property that isn't the user's to set.
+    #[error("{0} can't be set: what Herald guarantees stands on its own value")]
+    Property(String),
     /// Something didn't come in time.
     #[error("{0} took too long")]
     Timeout(&'static str),

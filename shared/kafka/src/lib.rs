@@ -19,7 +19,7 @@ mod transaction;
 mod watermarks;
 
 pub use admin::{Admin, CommittedPartition, GroupView};
-pub use client::Client;
+pub use client::{Client, check_properties};
 pub use dead_letters::DeadLetters;
 pub use error::{Error, Result};
 pub use group::{Assigned, Commit, Flow, GroupConsumer, GroupSettings, Member, Start};
