@@ -45,7 +45,7 @@ check: tools ## Formatting, lints, dependencies, queries against the migrated sc
 		cargo deny check bans licenses sources; fi
 	@if docker compose version >/dev/null 2>&1; then docker compose config -q; \
 	else echo "skipped: docker compose isn't installed"; fi
-	@cargo build
+	@cargo build --workspace --bins --tests
 	@$(DEVSTACK) test-env --postgres-only -- sh -ec '$(TARGET)/herald migrate; $(CHECK_QUERIES)'
 
 # A profile of its own makes this another unit than the offline check, so neither takes the other's result; it is redone when

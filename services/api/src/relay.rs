@@ -99,6 +99,7 @@ impl Relay {
             }
             let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
             self.publish(&producer, rows).await?;
+            runtime::crash_point!("relay::published");
             within(outbox::delete(&mut db, &ids)).await?;
         }
     }
@@ -109,6 +110,8 @@ impl Relay {
             ("tcp_keepalives_idle", "5"),
             ("tcp_keepalives_interval", "5"),
             ("tcp_keepalives_count", "3"),
+            // Of a process that was stopped the machine goes on answering. It asks every 250 ms, but for a transaction.
+            ("idle_session_timeout", "30s"),
         ]))
     }
 

@@ -10,6 +10,7 @@ use runtime::config::{Environment, parse};
 use crate::cli::{Cli, Command};
 
 fn main() -> std::process::ExitCode {
+    runtime::crash::arm();
     let parsed = Environment::load().and_then(|environment| parse::<Cli>(std::env::args_os(), &environment));
     let command = parsed.unwrap_or_else(|error| error.exit()).command.command;
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

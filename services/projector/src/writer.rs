@@ -171,6 +171,7 @@ impl Writer {
             transaction.rollback().await?;
             return Ok(false);
         }
+        runtime::crash_point!("project::moved");
         let events = || items.iter().filter_map(|item| Some((item, item.event.as_ref()?)));
         let mut keys: Vec<(i64, i64)> =
             events().map(|(_, event)| (event.message_id.mailing_no(), event.message_id.client_no())).collect();
@@ -187,7 +188,9 @@ impl Writer {
         }
         projection::add_counts(&mut transaction, &fold.counts).await?;
         projection::add_settled_rounds(&mut transaction, &fold.settled_rounds).await?;
+        runtime::crash_point!("project::written");
         transaction.commit().await?;
+        runtime::crash_point!("project::committed");
         self.metrics.batch_rows.observe(rows.len() as f64);
         if let Some(newest) = events().map(|(_, event)| event.occurred_at).max() {
             self.metrics.lag.observe((Utc::now() - newest).as_seconds_f64().max(0.0));

@@ -180,6 +180,7 @@ impl<'a> Planning<'a> {
             let topic = self.owned.desk.kafka.topics.name(Topic::PlanningProgress);
             let record = page::progress_record(&topic, self.owned.number, &progress).map_err(anyhow::Error::from)?;
             self.producer.publish([record])?;
+            runtime::crash_point!("plan::started");
             self.progress.insert(mailing.id, progress);
         }
         self.write(async |db| rows::set_running(db, mailing.mailing_no, mailing.version, now).await)?;
@@ -213,12 +214,14 @@ impl<'a> Planning<'a> {
             let mut db = desk.pool.acquire().await?;
             page::read(&mut db, &desk.kafka.topics, mailing, &progress, (clients, span), now).await
         })?;
+        runtime::crash_point!("plan::read");
         self.spans.insert(mailing.id, page.span);
         let (planned, moved) = (page.messages.len() as u64, page.progress.clone());
         let messages = desk.kafka.topics.name(Topic::MessageEvents);
         let progress_topic = desk.kafka.topics.name(Topic::PlanningProgress);
         let record = page::progress_record(&progress_topic, self.owned.number, &moved).map_err(anyhow::Error::from)?;
         self.producer.publish(page.into_records(&messages, record))?;
+        runtime::crash_point!("plan::committed");
         if progress.planned == 0 && planned > 0 {
             let lag = Utc::now() - mailing.starts_at;
             desk.metrics.schedule_lag.observe(lag.as_seconds_f64().max(0.0));
@@ -266,6 +269,7 @@ impl<'a> Planning<'a> {
             tx.commit().await?;
             Ok::<bool, sqlx::Error>(finished)
         })?;
+        runtime::crash_point!("plan::finished");
         if !finished {
             return Ok(());
         }

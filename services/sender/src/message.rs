@@ -93,11 +93,13 @@ impl Slot {
             if self.event.delivery == Delivery::AtMostOnce {
                 self.tell_started(desk).await;
             }
+            runtime::crash_point!("send::permitted");
             desk.metrics.active_sends.inc();
             let request = Request { id: self.event.message_id.get(), phone, text };
             let call = Box::pin(desk.provider.call(self.event.message_id, &request, self.gate())).await;
             desk.metrics.active_sends.dec();
             drop(call_slot);
+            runtime::crash_point!("send::answered");
             let Call::Made { outcome, code, latency, detail } = call else { continue };
             measure(&desk.metrics, &outcome, latency);
 
@@ -156,6 +158,7 @@ impl Slot {
     /// Settling is the acknowledgement: only then is the slot closed.
     async fn settle(&self, desk: &Desk, status: Status, told: Told) {
         self.publish(desk, Kind::Settled, status, told).await;
+        runtime::crash_point!("send::acknowledged");
         let lag = desk.clock.now() - self.event.planned_at;
         desk.metrics.delivery_lag.observe(lag.as_seconds_f64().max(0.0));
         self.partition.close(self.offset);

@@ -64,6 +64,7 @@ impl Partition {
             ledger.inherit(replayed.bookmark, last_source);
         }
         let mut inner = self.inner.lock().expect("not poisoned");
+        runtime::crash_point!("send::replayed");
         inner.open = Some(Open { ledger, frontier: replayed.frontier, known: replayed.known });
         self.fill(&mut inner);
     }

@@ -222,6 +222,7 @@ impl GroupConsumer {
             return Ok(false);
         }
         committed.sent = Some(Instant::now());
+        fail::fail_point!("group::commit", |_| std::process::abort());
         self.consumer.commit(&commit_list(&self.topic, &commits)?, CommitMode::Sync)?;
         committed.acknowledged = commits;
         Ok(true)

@@ -65,6 +65,7 @@ impl TransactionalProducer {
             self.producer.send(base).map_err(|(error, _)| error)?;
         }
         self.drain()?;
+        fail::fail_point!("transaction::written", |_| std::process::abort());
         Ok(self.producer.commit_transaction(TRANSACTION_TIMEOUT)?)
     }
 

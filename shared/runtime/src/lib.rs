@@ -3,6 +3,7 @@
 //! It knows nothing of Kafka or SQL: the setting groups in [`config`] are plain values.
 
 pub mod config;
+pub mod crash;
 pub mod health;
 mod ops;
 mod run;
