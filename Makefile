@@ -34,7 +34,7 @@ demo: tools ## Run the demo against what is up
 test: tools ## Run every test on a Kafka and a Postgres of its own
 	@start=$$(date +%s) && \
 	cargo build --workspace --bins --tests && \
-	$(DEVSTACK) test-env --build $$(($$(date +%s) - start)) -- cargo test --workspace
+	$(DEVSTACK) test-env --build $$(($$(date +%s) - start)) -- cargo test --workspace --no-fail-fast
 
 check: tools ## Formatting, lints, dependencies, queries against the migrated schema
 	@cargo fmt --all --check
