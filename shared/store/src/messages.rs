@@ -1,7 +1,7 @@
 //! The tables `messages` and `attempts`, as they are read.
 
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 /// How many rows one page of a filtered list may look at: there is no index on the status.
@@ -77,6 +77,8 @@ pub async fn list(
         let next = (rows.len() as i64 == limit).then(|| rows.last().map(|row| row.client_no)).flatten();
         return Ok((rows, next));
     };
+    // Of two snapshots the second could end the scan before the first one's last row, and a message would be listed twice.
+    let mut snapshot = db.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
     let rows = sqlx::query_as!(
         MessageView,
         r#"SELECT client_no AS "client_no!", client_id AS "client_id!", status AS "status!", reason, round AS "round!",
@@ -89,10 +91,11 @@ pub async fn list(
         limit,
         SCAN,
     )
-    .fetch_all(&mut *db)
+    .fetch_all(&mut *snapshot)
     .await?;
     if rows.len() as i64 == limit {
         let next = rows.last().map(|row| row.client_no);
+        snapshot.commit().await?;
         return Ok((rows, next));
     }
     let next = sqlx::query_scalar!(
@@ -101,8 +104,9 @@ pub async fn list(
         after,
         SCAN - 1,
     )
-    .fetch_optional(db)
+    .fetch_optional(&mut *snapshot)
     .await?;
+    snapshot.commit().await?;
     Ok((rows, next))
 }
 
