@@ -61,6 +61,15 @@ async fn a_mailing_is_written_with_its_event(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
+async fn a_mailing_waits_for_its_start_only_while_that_lies_ahead(pool: PgPool) {
+    let app = App::new(pool);
+    let later = app.create_mailing().await;
+    assert_eq!(app.get(&later).await.body["waiting_for"], "start");
+    let now = app.post("/api/v1/mailings", &json!({"text": "hello", "filter": "readers"})).await;
+    assert_eq!(now.body["waiting_for"], "publishing");
+}
+
+#[sqlx::test(migrator = "store::MIGRATOR")]
 async fn the_short_filter_is_a_code_or_a_tag(pool: PgPool) {
     let app = App::new(pool);
     let cases = [

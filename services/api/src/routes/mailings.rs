@@ -76,7 +76,9 @@ pub(crate) struct Page {
 impl From<MailingRow> for Mailing {
     fn from(row: MailingRow) -> Self {
         let waiting_for = match MailingState::from(row.state.clone()) {
-            MailingState::Scheduled => Some(Wait::Start.to_string()),
+            MailingState::Scheduled if row.starts_at > Utc::now() => Some(Wait::Start.to_string()),
+            // Due: once its event has reached Kafka, the scheduler starts it.
+            MailingState::Scheduled => Some(Wait::Publishing.to_string()),
             MailingState::Running => row.waiting_for.clone(),
             MailingState::Paused => Some(Wait::Operator.to_string()),
             _ => None,
