@@ -3,6 +3,7 @@ use prometheus::{Gauge, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Op
 /// What the api measures.
 #[derive(Clone)]
 pub struct Metrics {
+    /// Status 499: the caller left before the answer.
     pub(crate) requests: IntCounterVec,
     pub(crate) duration: HistogramVec,
     pub(crate) outbox_rows: IntGauge,
@@ -31,5 +32,31 @@ impl Metrics {
         registry.register(Box::new(metrics.outbox_rows.clone()))?;
         registry.register(Box::new(metrics.outbox_age.clone()))?;
         Ok(metrics)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_series_are_named_as_documented() {
+        let registry = Registry::new();
+        let metrics = Metrics::register(&registry).unwrap();
+        let labels = ["/api/v1/clients", "GET", "200"];
+        metrics.requests.with_label_values(&labels).inc();
+        metrics.duration.with_label_values(&labels).observe(0.1);
+        let series = registry.gather().into_iter().map(|family| {
+            let labels: Vec<String> =
+                family.get_metric()[0].get_label().iter().map(|it| it.name().to_owned()).collect();
+            format!("{}{labels:?}", family.name())
+        });
+        let documented = [
+            r#"herald_http_request_duration_seconds["method", "route", "status"]"#,
+            r#"herald_http_requests_total["method", "route", "status"]"#,
+            "herald_outbox_oldest_unpublished_age_seconds[]",
+            "herald_outbox_unpublished_rows[]",
+        ];
+        assert_eq!(series.collect::<Vec<_>>(), documented);
     }
 }
