@@ -179,6 +179,10 @@ async fn all_bad_fields_of_a_mailing_are_told_at_once(pool: PgPool) {
         (good("filter", json!({"tags": [], "mobile_operator_codes": []})), &[("/filter", "invalid")]),
         (good("filter", json!({"tags": "readers"})), &[("/filter/tags", "wrong_type")]),
         (good("filter", json!({"tags": many(101)})), &[("/filter", "invalid")]),
+        (
+            good("filter", json!({"tags": (0..50).map(|i| format!("{i:0100}")).collect::<Vec<_>>()})),
+            &[("/filter", "invalid")],
+        ),
         (good("filter", json!({"tags": escaped})), &[("/filter/tags", "invalid")]),
         (good("filter", json!("99999999999999999999")), &[("/filter/mobile_operator_codes/0", "wrong_type")]),
         (good("filter", json!("123")), &[("/filter/mobile_operator_codes/0", "invalid")]),

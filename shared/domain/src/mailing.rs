@@ -56,6 +56,9 @@ pub enum InvalidMailing {
     /// Too many values in one list.
     #[error("must hold at most 100 values")]
     FilterSize,
+    /// Tags that leave no room for the rest of the mailing's event.
+    #[error("must hold at most 4 KiB of tags in sum")]
+    TagsSize,
     /// More than a year away.
     #[error("must be within a year from now")]
     StartTooFar,
@@ -101,10 +104,15 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// The most values a list may hold, to keep an event under its 16 KiB beside the text.
+    /// The most values a list may hold.
     pub const MAX_VALUES: usize = 100;
 
-    /// Sorts both lists and drops doubles. At least one must name something, none more than [`Self::MAX_VALUES`].
+    /// The most bytes all tags together may have: with as much text they leave room in an event's 16 KiB for the rest and
+    /// for JSON's escapes.
+    pub const MAX_TAG_BYTES: usize = 4 * 1024;
+
+    /// Sorts both lists and drops doubles. At least one must name something, none more than [`Self::MAX_VALUES`], the tags
+    /// not more than [`Self::MAX_TAG_BYTES`].
     pub fn new(mut operator_codes: Vec<OperatorCode>, mut tags: Vec<Tag>) -> Result<Self, InvalidMailing> {
         if operator_codes.is_empty() && tags.is_empty() {
             return Err(InvalidMailing::Filter);
@@ -113,10 +121,11 @@ impl Filter {
         operator_codes.dedup();
         tags.sort();
         tags.dedup();
-        // 8 KiB of tags and 4 KB of text leave room for the rest of the event and JSON's escapes.
-        let bytes: usize = tags.iter().map(|tag| tag.as_str().len()).sum();
-        if operator_codes.len() > Self::MAX_VALUES || tags.len() > Self::MAX_VALUES || bytes > 4 * 1024 {
+        if operator_codes.len() > Self::MAX_VALUES || tags.len() > Self::MAX_VALUES {
             return Err(InvalidMailing::FilterSize);
+        }
+        if tags.iter().map(|tag| tag.as_str().len()).sum::<usize>() > Self::MAX_TAG_BYTES {
+            return Err(InvalidMailing::TagsSize);
         }
         Ok(Self { operator_codes, tags })
     }
@@ -188,6 +197,17 @@ mod tests {
         let code = |code| OperatorCode::new(code).unwrap();
         let filter = Filter::new(vec![code(917), code(916), code(917)], vec![]).unwrap();
         assert_eq!(filter.operator_codes(), [code(916), code(917)]);
+    }
+
+    #[test]
+    fn a_filter_has_at_most_a_hundred_values_and_4_kib_of_tags() {
+        let tags = |count: usize, length: usize| {
+            let tag = |i| Tag::new(format!("{i:03}{}", "x".repeat(length - 3))).unwrap();
+            Filter::new(vec![], (0..count).map(tag).collect())
+        };
+        assert!(tags(100, 40).is_ok());
+        assert_eq!(tags(101, 4), Err(InvalidMailing::FilterSize));
+        assert_eq!(tags(100, 41), Err(InvalidMailing::TagsSize));
     }
 
     #[test]
