@@ -31,6 +31,9 @@ use crate::problem::ApiError;
 /// How long requests may go on after the stop: an import has no end that could be waited for.
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// What takes Postgres longer has lost its connection without being told, or waits for a lock for too long.
+const DATABASE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// What the api can be told.
 #[derive(clap::Args, Clone, Debug)]
 #[group(skip)]
@@ -86,7 +89,7 @@ pub async fn start(
     service.tasks.spawn("outbox-watch", async move {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         while stop.run_until_cancelled(tick.tick()).await.is_some() {
-            match outbox_depth(&pool).await {
+            match within(outbox_depth(&pool)).await {
                 Ok((rows, age)) => {
                     metrics.outbox_rows.set(rows);
                     metrics.outbox_age.set(age);
@@ -102,6 +105,14 @@ pub async fn start(
 
 async fn outbox_depth(pool: &PgPool) -> sqlx::Result<(i64, f64)> {
     store::outbox::depth(&mut *pool.acquire().await?).await
+}
+
+async fn within<T>(work: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+    tokio::time::timeout(DATABASE_TIMEOUT, work).await.unwrap_or_else(|_| Err(timed_out()))
+}
+
+fn timed_out() -> sqlx::Error {
+    std::io::Error::from(std::io::ErrorKind::TimedOut).into()
 }
 
 #[derive(OpenApi)]

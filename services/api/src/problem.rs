@@ -98,6 +98,13 @@ impl From<anyhow::Error> for ApiError {
 pub(crate) struct Logged(pub(crate) String);
 
 impl ApiError {
+    /// Logs a fault of a request that nobody waits for any more; a refusal is the caller's alone.
+    pub(crate) fn log_unheard(self) {
+        if let (_, Some(error)) = self.problem() {
+            tracing::error!(error, "a request failed after its caller had left or had been answered");
+        }
+    }
+
     /// The document, and what is to be logged.
     fn problem(self) -> (Problem, Option<String>) {
         match self {

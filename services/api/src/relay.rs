@@ -13,14 +13,14 @@ use sqlx::{Connection, PgConnection};
 use store::outbox::{self, OutboxRow};
 use tokio_util::sync::CancellationToken;
 
+use crate::within;
+
 /// A notification may be lost with its connection, so the outbox is looked at anyhow.
 const POLL: Duration = Duration::from_millis(250);
 const BATCH: i64 = 500;
 /// How often it asks for topics that aren't there, or a Kafka that doesn't answer.
 const TOPICS_POLL: Duration = Duration::from_secs(1);
 const INIT_TIMEOUT: Duration = Duration::from_secs(10);
-/// What takes longer has lost its connection without being told.
-const DATABASE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Fencing and publishing take at most 20 s each, and each turn of the loop is one of them.
 const BEAT_LIMIT: Duration = Duration::from_secs(60);
 
@@ -139,10 +139,4 @@ impl Relay {
         .await?
         .context("publish the outbox")
     }
-}
-
-async fn within<T>(work: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
-    tokio::time::timeout(DATABASE_TIMEOUT, work)
-        .await
-        .unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
 }

@@ -10,12 +10,14 @@ mod messages;
 use std::future::Future;
 
 use serde::Serialize;
+use tokio::sync::oneshot;
+use tracing::Instrument;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::Api;
 use crate::problem::ApiError;
+use crate::{Api, DATABASE_TIMEOUT, timed_out};
 
 pub(crate) fn all() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
@@ -38,11 +40,22 @@ pub(crate) struct List<T> {
     next_cursor: Option<String>,
 }
 
-/// Does a request's work on Postgres in a task of its own: a caller who leaves must not break it off. sqlx returns a
-/// connection whose `begin` was cancelled to its pool inside a transaction (sqlx#4385).
+/// Does a request's work on Postgres in a task of its own, which goes on when the caller leaves, or is answered 503 because
+/// it has taken [`DATABASE_TIMEOUT`]: sqlx returns a connection whose `begin` was cancelled to its pool inside a
+/// transaction (sqlx#4385).
 async fn detached<T: Send + 'static>(
     work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
 ) -> Result<T, ApiError> {
-    // Without the error's text: it quotes the panic's message, which may quote personal data.
-    tokio::spawn(work).await.map_err(|_| ApiError::Internal(anyhow::anyhow!("a handler's task panicked")))?
+    let (tell, told) = oneshot::channel();
+    let work = async move {
+        if let Err(Err(error)) = tell.send(work.await) {
+            error.log_unheard();
+        }
+    };
+    tokio::spawn(work.in_current_span());
+    match tokio::time::timeout(DATABASE_TIMEOUT, told).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(_)) => Err(ApiError::Internal(anyhow::anyhow!("a handler's task panicked"))),
+        Err(_) => Err(timed_out().into()),
+    }
 }
