@@ -28,7 +28,7 @@ pub(crate) struct Problem {
     /// The bad fields, at most 100: there may be more.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<FieldError>,
-    /// Of an import that ended early: how many clients were surely imported.
+    /// Of an import that ended early: how many clients were surely imported. The same body sent again imports them twice.
     #[serde(skip_serializing_if = "Option::is_none")]
     imported: Option<u64>,
 }
@@ -154,12 +154,14 @@ impl Problem {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
+        // Not of an import that ended early: whoever obeys it would import the first lines twice.
+        let may_be_retried = matches!(self, Self::Unavailable(_));
         let (problem, logged) = self.problem();
         let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(problem)).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        if may_be_retried {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         if let Some(error) = logged {

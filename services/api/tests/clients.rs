@@ -4,10 +4,11 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use axum::body::Body;
 use common::App;
-use futures::stream;
+use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
@@ -226,26 +227,53 @@ async fn an_import_that_breaks_off_says_how_many_were_imported(pool: PgPool) {
     assert_eq!(highest_client_no(&pool).await, 1_234);
 }
 
+fn lines(count: usize) -> std::io::Result<Vec<u8>> {
+    Ok("{\"phone_number\":\"79160000001\"}\n".repeat(count).into_bytes())
+}
+
+async fn imported(pool: &PgPool, count: i64) {
+    while highest_client_no(pool).await < count {
+        tokio::task::yield_now().await;
+    }
+}
+
 #[sqlx::test(migrator = "store::MIGRATOR")]
-async fn an_import_that_loses_postgres_says_how_many_were_imported(pool: PgPool) {
-    let app = App::new(pool.clone());
-    let lines = |from: usize| (from..from + 1_000).map(|i| format!("7916{i:07}\n")).collect::<String>();
-    let closing = pool.clone();
-    let body = stream::unfold(0, move |step| {
-        let (closing, lines) = (closing.clone(), lines(step * 1_000));
-        async move {
-            match step {
-                0 => Some((Ok::<_, std::io::Error>(format!("phone_number\n{lines}")), 1)),
-                1 => {
-                    closing.close().await;
-                    Some((Ok(lines), 2))
-                }
-                _ => None,
-            }
-        }
+async fn an_import_waits_for_a_connection_once_lines_are_in(pool: PgPool) {
+    let only = pool.options().clone().max_connections(1).acquire_timeout(Duration::from_millis(200));
+    let only = only.connect_with((*pool.connect_options()).clone()).await.unwrap();
+    let app = App::new(only.clone());
+    let rest = stream::once(async {
+        imported(&pool, 1_000).await;
+        let held = only.acquire().await.unwrap();
+        tokio::spawn(async move {
+            // Longer than the import's first wait for it.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            drop(held);
+        });
+        lines(1_500)
     });
-    let answer = app.import("text/csv", Body::from_stream(body)).await;
-    assert_eq!((answer.status, answer.problem()), (503, "unavailable"));
-    assert_eq!(answer.headers["retry-after"], "1");
-    assert_eq!(answer.body["imported"], 1_000, "{answer:?}");
+    let body = stream::iter([lines(1_000)]).chain(rest);
+    let (send, receive) = futures::channel::mpsc::unbounded();
+    let feed = body.map(Ok).forward(send);
+    let (answer, fed) = tokio::join!(app.import("application/x-ndjson", Body::from_stream(receive)), feed);
+    fed.unwrap();
+    assert_eq!((answer.status, &answer.body["imported"]), (200, &json!(2_500)), "{answer:?}");
+}
+
+#[sqlx::test(migrator = "store::MIGRATOR")]
+async fn an_import_that_loses_postgres_says_how_many_were_imported_and_not_to_try_again(pool: PgPool) {
+    let app = App::new(pool.clone());
+    let (send, receive) = futures::channel::mpsc::unbounded();
+    let feed = async {
+        send.unbounded_send(lines(1_000)).unwrap();
+        imported(&pool, 1_000).await;
+        let mut holder = pool.begin().await.unwrap();
+        sqlx::query("LOCK TABLE clients IN ACCESS EXCLUSIVE MODE").execute(&mut *holder).await.unwrap();
+        send.unbounded_send(lines(1_000)).unwrap();
+        holder
+    };
+    let (answer, _holder) = tokio::join!(app.import("application/x-ndjson", Body::from_stream(receive)), feed);
+    assert_eq!((answer.status, answer.problem()), (503, "unavailable"), "{answer:?}");
+    assert_eq!(answer.body["imported"], 1_000);
+    assert!(!answer.headers.contains_key("retry-after"), "{answer:?}");
 }

@@ -1,3 +1,5 @@
+use std::time::{Duration, Instant};
+
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -6,6 +8,8 @@ use chrono::Utc;
 use futures::TryStreamExt;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use sqlx::Postgres;
+use sqlx::pool::PoolConnection;
 use store::clients::{self as rows, ClientValues};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader};
 use tokio_util::io::StreamReader;
@@ -22,6 +26,9 @@ use crate::problem::{ApiError, FieldError, Problem};
 const MAX_LINE: usize = 64 * 1024;
 const BATCH: usize = 1_000;
 const MAX_ERRORS: usize = 1_000;
+/// How long an import waits for a connection once lines are imported, and how often it asks.
+const INTERRUPTION: Duration = Duration::from_secs(30);
+const INTERRUPTION_POLL: Duration = Duration::from_millis(250);
 
 /// What an import did.
 #[derive(Default, Serialize, ToSchema)]
@@ -48,7 +55,8 @@ pub(crate) struct LineError {
 /// Registers clients from `text/csv` with a header row, or from `application/x-ndjson`.
 ///
 /// The body may have any size; a line at most 64 KiB. Columns are those of a client, in any order, only `phone_number` is
-/// required, an empty cell is absent. Good lines are registered beside bad ones, and stay when the body breaks off.
+/// required, an empty cell is absent. Good lines are registered beside bad ones, and stay when the body breaks off
+/// or the database is away for more than half a minute; then `imported` says how many there are.
 #[utoipa::path(
     post, path = "/clients/import", tag = "clients", operation_id = "clients_import",
     request_body(
@@ -180,13 +188,31 @@ impl Import {
             return Ok(());
         }
         let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH));
-        let api = self.api.clone();
-        let insert = detached(async move { Ok(rows::insert(&mut *api.db().await?, &batch, Utc::now()).await?) });
+        let mut db = match self.db().await {
+            Ok(db) => db,
+            // Nothing is imported yet: trying again is safe, and the answer says so.
+            Err(cause) if self.done.imported == 0 => return Err(cause),
+            Err(cause) => return Err(self.ended_early(cause)),
+        };
+        let insert = detached(async move { Ok(rows::insert(&mut db, &batch, Utc::now()).await?) });
         match insert.await {
             Ok(imported) => self.done.imported += imported,
             Err(cause) => return Err(self.ended_early(cause)),
         }
         Ok(())
+    }
+
+    /// Waits for a connection once lines are imported: a body whose first half is in can't simply be sent again.
+    async fn db(&self) -> Result<PoolConnection<Postgres>, ApiError> {
+        let begun = Instant::now();
+        loop {
+            match self.api.db().await {
+                Err(ApiError::Unavailable(_)) if self.done.imported > 0 && begun.elapsed() < INTERRUPTION => {
+                    tokio::time::sleep(INTERRUPTION_POLL).await;
+                }
+                answer => return answer,
+            }
+        }
     }
 
     fn ended_early(&self, cause: ApiError) -> ApiError {
