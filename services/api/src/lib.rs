@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context;
-use axum::Router;
+use axum::{Router, middleware};
 use runtime::Service;
 use runtime::config::{Secret, parse_addr};
 use sqlx::PgPool;
@@ -144,6 +144,7 @@ pub fn router(pool: PgPool, shards: u32, metrics: metrics::Metrics) -> Router {
     // By default the page asks a validator on the internet about the document.
     let config = Config::default().validator_url("none");
     let docs = SwaggerUi::new("/api/v1/docs").config(config).url("/api/v1/openapi.json", document);
+    let docs = Router::from(docs).layer(middleware::map_response(problem::instead_of_text));
     let router = routes
         .merge(docs)
         .fallback(problem::no_such_route)

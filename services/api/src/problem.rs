@@ -171,6 +171,14 @@ impl IntoResponse for ApiError {
     }
 }
 
+/// What the server of the documentation's pages refuses is no problem document by itself.
+pub(crate) async fn instead_of_text(response: Response) -> Response {
+    match response.status() {
+        StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST => no_such_route().await.into_response(),
+        _ => response,
+    }
+}
+
 pub(crate) async fn no_such_route() -> ApiError {
     // Without the path: a caller may have put a phone number there.
     ApiError::refused(StatusCode::NOT_FOUND, "no_such_route", "there is nothing at this path; see /api/v1/docs")

@@ -22,6 +22,10 @@ async fn what_the_framework_refuses_is_a_problem(pool: PgPool) {
     let cases = [
         ("GET", "/".to_owned(), 404, "no_such_route"),
         ("GET", "/api/v1/nothing".to_owned(), 404, "no_such_route"),
+        ("GET", "/api/v1/docs/nothing".to_owned(), 404, "no_such_route"),
+        ("GET", "/api/v1/docs/%FF".to_owned(), 404, "no_such_route"),
+        ("POST", "/api/v1/docs/".to_owned(), 405, "method_not_allowed"),
+        ("PUT", "/api/v1/openapi.json".to_owned(), 405, "method_not_allowed"),
         ("GET", "/api/v1/clients/".to_owned(), 404, "no_such_route"),
         ("GET", format!("/api/v1/clients/{PHONE}/messages"), 404, "no_such_route"),
         ("PUT", "/api/v1/clients".to_owned(), 405, "method_not_allowed"),
