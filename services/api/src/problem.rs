@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderValue, Method, StatusCode};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -184,8 +184,8 @@ pub(crate) async fn no_such_route() -> ApiError {
     ApiError::refused(StatusCode::NOT_FOUND, "no_such_route", "there is nothing at this path; see /api/v1/docs")
 }
 
-pub(crate) async fn method_not_allowed(method: Method) -> Response {
-    let detail = format!("{method} isn't possible here; see the Allow header");
+pub(crate) async fn method_not_allowed() -> Response {
+    let detail = "this method isn't possible here; see the Allow header";
     let mut response = ApiError::refused(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail).into_response();
     // axum fills it in from the route's methods when it is absent.
     response.headers_mut().remove(ALLOW);

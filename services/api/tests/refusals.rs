@@ -301,16 +301,40 @@ async fn a_request_keeps_its_id_and_is_counted_by_template(pool: PgPool) {
         |id: &str| Request::get("/api/v1/clients/x?tag=y").header("x-request-id", id).body(Body::empty()).unwrap();
     let answer = app.send(request("order-7_a.b")).await;
     assert_eq!(answer.headers["x-request-id"], "order-7_a.b");
-    for unfit in [PHONE, "", "a b", &"a".repeat(65)] {
+    for unfit in [PHONE, "", "a b", &"a".repeat(65), &format!("order-{PHONE}"), &format!("a{PHONE}0")] {
         let answer = app.send(request(unfit)).await;
         assert_eq!(answer.headers["x-request-id"].len(), 36, "{unfit:?}");
     }
     app.call("BREW", &format!("/{PHONE}"), "", "").await;
 
     let text = prometheus::TextEncoder::new().encode_to_string(&app.registry.gather()).unwrap();
-    let line = r#"herald_http_requests_total{method="GET",route="/api/v1/clients/{id}",status="400"} 5"#;
+    let line = r#"herald_http_requests_total{method="GET",route="/api/v1/clients/{id}",status="400"} 7"#;
     assert!(text.contains(line), "{text}");
     let line = r#"herald_http_requests_total{method="other",route="none",status="404"} 1"#;
     assert!(text.contains(line), "{text}");
     assert!(!text.contains(PHONE), "{text}");
+}
+
+#[sqlx::test(migrator = "store::MIGRATOR")]
+async fn a_caller_who_leaves_is_counted(pool: PgPool) {
+    let app = App::new(pool);
+    let endless = stream::pending::<std::io::Result<Vec<u8>>>();
+    let request = app.call("POST", "/api/v1/clients", "application/json", Body::from_stream(endless));
+    assert!(tokio::time::timeout(Duration::from_millis(50), request).await.is_err());
+
+    let text = prometheus::TextEncoder::new().encode_to_string(&app.registry.gather()).unwrap();
+    let line = r#"herald_http_requests_total{method="POST",route="/api/v1/clients",status="499"} 1"#;
+    assert!(text.contains(line), "{text}");
+}
+
+#[sqlx::test(migrator = "store::MIGRATOR")]
+async fn a_postgres_that_does_not_answer_is_unavailable_in_time(pool: PgPool) {
+    let app = App::new(pool.clone());
+    let mut holder = pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE clients IN ACCESS EXCLUSIVE MODE").execute(&mut *holder).await.unwrap();
+    let begun = Instant::now();
+    let answer = app.get("/api/v1/clients").await;
+    assert_eq!((answer.status, answer.problem()), (503, "unavailable"), "{answer:?}");
+    assert_eq!(answer.headers["retry-after"], "1");
+    assert!(begun.elapsed() < Duration::from_secs(7), "{:?}", begun.elapsed());
 }
