@@ -7,19 +7,29 @@ use clap::Command;
 use super::settings::{is_secret, variable};
 use super::{ConfigError, Environment};
 
-/// Read by the local stack, not by a program of this binary.
-const LOCAL: [&str; 3] = ["HERALD_LOCAL_KAFKA_PORT", "HERALD_LOCAL_KAFKA_CONTROLLER_PORT", "HERALD_LOCAL_PG_PORT"];
-
-/// Read by the provider simulator and by the tests.
-const FOREIGN_PREFIXES: [&str; 2] = ["HERALD_SIM_", "HERALD_TEST_"];
+/// Read by the local stack, the provider simulator and the tests, not by a program of this binary.
+const FOREIGN: [&str; 13] = [
+    "HERALD_LOCAL_KAFKA_PORT",
+    "HERALD_LOCAL_KAFKA_CONTROLLER_PORT",
+    "HERALD_LOCAL_PG_PORT",
+    "HERALD_SIM_ADDR",
+    "HERALD_SIM_LOG",
+    "HERALD_SIM_SEED",
+    "HERALD_SIM_LATENCY",
+    "HERALD_SIM_RATE",
+    "HERALD_SIM_FAULTS",
+    "HERALD_TEST_DATABASE_URL",
+    "HERALD_TEST_KAFKA_BROKERS",
+    "HERALD_TEST_SEED",
+    "HERALD_TEST_PROJECTOR",
+];
 
 /// Refuses a `HERALD_…` variable that no subcommand of `command` has.
 pub(super) fn check(command: &Command, environment: &Environment) -> Result<(), ConfigError> {
-    let mut known = BTreeSet::from(LOCAL.map(str::to_owned));
+    let mut known = BTreeSet::from(FOREIGN.map(str::to_owned));
     collect(command, &mut known);
     for (name, source) in environment.names() {
-        let ours = name.starts_with("HERALD_") && !FOREIGN_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
-        if ours && !known.contains(name) {
+        if name.starts_with("HERALD_") && !known.contains(name) {
             let nearest = known.iter().min_by_key(|known| strsim::damerau_levenshtein(known, name));
             return Err(ConfigError::Unknown {
                 name: name.to_owned(),

@@ -200,6 +200,8 @@ fn a_name_that_no_program_knows_is_an_error_with_the_nearest_one() {
         ("HERALD_SENDER_CONCURENCY", "HERALD_SENDER_CONCURRENCY"),
         ("HERALD_RISK_FILE", "HERALD_RISK"),
         ("HERALD_LOCAL_PGPORT", "HERALD_LOCAL_PG_PORT"),
+        ("HERALD_SIM_LATENCIES", "HERALD_SIM_LATENCY"),
+        ("HERALD_TEST_DATABASE", "HERALD_TEST_DATABASE_URL"),
     ] {
         for (process, dotenv, source) in
             [([(name, "1")].as_slice(), [].as_slice(), "environment"), (&[], &[(name, "1")], ".env")]
