@@ -1,17 +1,18 @@
 //! Herald: one binary, a subcommand for each service and each verb.
 
+mod check;
 mod cli;
 mod demo;
 mod services;
 mod verbs;
 
-use runtime::config::{Environment, parse};
+use runtime::config::Environment;
 
-use crate::cli::{Cli, Command};
+use crate::cli::Command;
 
 fn main() -> std::process::ExitCode {
     runtime::crash::arm();
-    let parsed = Environment::load().and_then(|environment| parse::<Cli>(std::env::args_os(), &environment));
+    let parsed = Environment::load().and_then(|environment| check::read(std::env::args_os(), &environment));
     let command = parsed.unwrap_or_else(|error| error.exit()).command.command;
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -1,8 +1,9 @@
 use anyhow::Context;
 use events::topics::Topics;
-use runtime::config::{Environment, KafkaSettings, TopicSettings, parse};
+use runtime::config::{Environment, KafkaSettings, TopicSettings};
 
-use crate::cli::{self, Cli};
+use crate::check;
+use crate::cli;
 
 /// Connects to Kafka as the settings say; `client_id` is what its logs show.
 pub(crate) fn kafka_client(
@@ -46,7 +47,7 @@ pub(crate) fn openapi() -> anyhow::Result<()> {
 
 pub(crate) fn config(settings: &cli::Config) -> anyhow::Result<()> {
     let environment = Environment::load().unwrap_or_else(|error| error.exit());
-    let parsed = parse::<Cli>(["herald", &settings.program], &environment).unwrap_or_else(|error| error.exit());
+    let parsed = check::read(["herald", &settings.program], &environment).unwrap_or_else(|error| error.exit());
     for setting in parsed.settings {
         println!("{setting}");
     }

@@ -23,7 +23,7 @@ impl Settings {
     pub(crate) const REVOKE_DEADLINE: Duration = Duration::from_secs(65);
 
     /// Checks pairs of settings.
-    pub(crate) fn check(&self) -> anyhow::Result<()> {
+    pub fn check(&self) -> anyhow::Result<()> {
         anyhow::ensure!(
             Self::REVOKE_DEADLINE * 2 <= self.projector_max_poll_interval,
             "HERALD_PROJECTOR_MAX_POLL_INTERVAL ({:?}) must be at least {:?}: giving a partition up waits for a transaction",

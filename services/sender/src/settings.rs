@@ -38,7 +38,7 @@ impl Settings {
     }
 
     /// Checks pairs of settings.
-    pub(crate) fn check(&self) -> anyhow::Result<()> {
+    pub fn check(&self) -> anyhow::Result<()> {
         anyhow::ensure!(
             (1..=100_000).contains(&self.sender_concurrency),
             "HERALD_SENDER_CONCURRENCY must be from 1 to 100000"

@@ -21,6 +21,9 @@ pub enum ConfigError {
         /// What is wrong with the value.
         reason: String,
     },
+    /// Settings that are right one by one and don't fit together; a sentence that names them.
+    #[error("{0}")]
+    Unfit(String),
     /// Required settings that nothing sets.
     #[error("not set: {}", .0.join(", "))]
     Missing(Vec<String>),

@@ -32,10 +32,19 @@ pub use values::{Durations, KafkaProperties, parse_addr, parse_duration};
 /// A command line with all settings resolved.
 #[derive(Clone, Debug)]
 pub struct Parsed<C> {
-    /// Typed and checked, one by one; what must fit together is the caller's to check.
+    /// Typed and checked, one by one; what a type can't check, and what must fit together, is the caller's to check: see
+    /// [`Parsed::wrong`] and [`ConfigError::Unfit`].
     pub command: C,
     /// The same for people, in the order of `--help`, secrets redacted: what `herald config` prints, a line each.
     pub settings: Vec<Setting>,
+}
+
+impl<C> Parsed<C> {
+    /// That the value of this variable is wrong; the sentence names the value, unless it is secret, and its source.
+    pub fn wrong(&self, name: &str, reason: impl Into<String>) -> ConfigError {
+        let given = self.settings.iter().find(|setting| setting.name == name);
+        ConfigError::Wrong { given: given.map_or_else(|| name.to_owned(), Setting::given), reason: reason.into() }
+    }
 }
 
 /// Reads the settings of the program that `args` (the first is the binary's name) choose.
@@ -110,10 +119,7 @@ fn explain(error: clap::Error, settings: &[Setting]) -> ConfigError {
     match (error.kind(), error.get(ContextKind::InvalidArg)) {
         (ErrorKind::ValueValidation | ErrorKind::InvalidValue, Some(ContextValue::String(usage))) => {
             match setting(usage) {
-                Some(setting) => ConfigError::Wrong {
-                    given: format!("{}={} ({})", setting.name, setting.shown, setting.source),
-                    reason: reason(&error),
-                },
+                Some(setting) => ConfigError::Wrong { given: setting.given(), reason: reason(&error) },
                 None => ConfigError::Usage(error),
             }
         }

@@ -53,9 +53,31 @@ fn redact_url(value: &str) -> Option<String> {
     Some(format!("{scheme}://{login}@{server}"))
 }
 
+/// The value, but for a login in front of an address: where none belongs, somebody may have put one all the same.
+pub(super) fn without_login(value: &str) -> String {
+    let (scheme, rest) = value.split_at(value.find("://").map_or(0, |at| at + 3));
+    match rest.rsplit_once('@') {
+        Some((_, address)) => format!("{scheme}***@{address}"),
+        None => value.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_login_where_none_belongs_is_hidden() {
+        let cases = [
+            ("http://127.0.0.1:8090", "http://127.0.0.1:8090"),
+            ("http://t0ken@provider", "http://***@provider"),
+            ("https://user:p@ss@provider/x", "https://***@provider/x"),
+            ("user:pw@provider", "***@provider"),
+        ];
+        for (value, shown) in cases {
+            assert_eq!(without_login(value), shown);
+        }
+    }
 
     #[test]
     fn a_secret_is_seen_only_when_exposed() {

@@ -50,6 +50,13 @@ pub struct Setting {
     pub(super) flag: String,
 }
 
+impl Setting {
+    /// For an error about it: `NAME=value (source)`.
+    pub(super) fn given(&self) -> String {
+        format!("{}={} ({})", self.name, self.shown, self.source)
+    }
+}
+
 /// Its line for `herald config`: `NAME=value  # source`.
 impl fmt::Display for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -113,7 +120,7 @@ fn show(arg: &Arg, value: &str) -> String {
         let properties = value.parse::<KafkaProperties>();
         properties.map_or_else(|_| "***".to_owned(), |properties| properties.to_string())
     } else {
-        value.to_owned()
+        secret::without_login(value)
     }
 }
 

@@ -255,6 +255,15 @@ fn the_printed_settings_name_their_sources_and_hide_secrets() {
 }
 
 #[test]
+fn a_login_in_an_address_is_not_shown_and_a_wrong_value_is_named_later_too() {
+    let parsed = with("projector", &[], &[("HERALD_KAFKA_BROKERS", "http://user:pw@k1:9092")]).unwrap();
+    let shown = "HERALD_KAFKA_BROKERS=http://***@k1:9092";
+    assert!(parsed.settings.iter().any(|setting| setting.to_string() == format!("{shown}  # .env")));
+    let wrong = parsed.wrong("HERALD_KAFKA_BROKERS", "must be host:port");
+    assert_eq!(wrong.to_string(), format!("{shown} (.env): must be host:port"));
+}
+
+#[test]
 fn help_names_each_variable_and_no_value() {
     let Err(ConfigError::Usage(help)) =
         with("sender --help", &[("HERALD_PROVIDER_TOKEN", "t0ken"), ("HERALD_NONSENSE", "1")], &[])
