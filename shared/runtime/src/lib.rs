@@ -5,6 +5,7 @@
 pub mod config;
 pub mod crash;
 pub mod health;
+mod metrics;
 mod ops;
 mod run;
 mod service;

@@ -2,10 +2,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use prometheus::{IntCounter, Registry};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::metrics::Shutdowns;
 use crate::{Service, ops};
 
 /// Serves the ops port and waits for SIGTERM, SIGINT, a cancelled `service.stop`, or the first task that fails; then
@@ -52,26 +52,6 @@ pub async fn run(ops_addr: SocketAddr, service: Service, drain: Duration) -> any
         bail!("still running {drain:?} after the stop: {}", service.tasks.running().join(", "));
     }
     Ok(())
-}
-
-/// Their difference over all processes is the number of stops that were cut off.
-struct Shutdowns {
-    started: IntCounter,
-    completed: IntCounter,
-}
-
-impl Shutdowns {
-    fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let counter = |name, help| {
-            let counter = IntCounter::new(name, help)?;
-            registry.register(Box::new(counter.clone()))?;
-            prometheus::Result::Ok(counter)
-        };
-        Ok(Self {
-            started: counter("herald_shutdowns_started_total", "stops that began")?,
-            completed: counter("herald_shutdowns_completed_total", "stops that all tasks took part in")?,
-        })
-    }
 }
 
 struct Signals {

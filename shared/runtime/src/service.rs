@@ -1,7 +1,7 @@
-use prometheus::{IntGauge, Opts, Registry};
+use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Health, Tasks};
+use crate::{Health, Tasks, metrics};
 
 /// What a service runs in. Clones are cheap and share everything.
 #[derive(Clone, Debug)]
@@ -21,7 +21,7 @@ impl Service {
     pub fn new() -> Self {
         let stop = CancellationToken::new();
         Self {
-            registry: registry().expect("a new registry has no duplicates"),
+            registry: metrics::registry().expect("a new registry has no duplicates"),
             health: Health::default(),
             tasks: Tasks::new(stop.clone()),
             stop,
@@ -33,17 +33,4 @@ impl Default for Service {
     fn default() -> Self {
         Self::new()
     }
-}
-
-fn registry() -> prometheus::Result<Registry> {
-    let registry = Registry::new();
-    let build = IntGauge::with_opts(
-        Opts::new("herald_build_info", "1, labelled with the version that runs")
-            .const_label("version", env!("CARGO_PKG_VERSION")),
-    )?;
-    build.set(1);
-    registry.register(Box::new(build))?;
-    #[cfg(target_os = "linux")]
-    registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
-    Ok(registry)
 }
