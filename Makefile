@@ -2,7 +2,10 @@
 
 TARGET = $${CARGO_TARGET_DIR:-target}/debug
 DEVSTACK = $(TARGET)/devstack
-IF_BUILT = [ -x $(DEVSTACK) ] || { echo "nothing runs: make run brings it up"; exit 0; };
+# Without a pid file nothing runs; with one, what runs outlived its build (cargo clean).
+IF_BUILT = if [ ! -x $(DEVSTACK) ]; then \
+	ls .local/*.pid >/dev/null 2>&1 || { echo "nothing runs: make run brings it up"; exit 0; }; \
+	cargo build -q -p devstack || exit 1; fi;
 SQLX_CLI = .local/cargo/bin/sqlx
 
 .DEFAULT_GOAL = help
