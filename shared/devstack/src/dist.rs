@@ -12,6 +12,11 @@ use crate::{place, root};
 const POM: &str = include_str!("../../../kafka/dist/pom.xml");
 const COPY: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies";
 
+/// Changes with every change of what is fetched.
+pub(crate) fn version() -> String {
+    place::hash(POM.as_bytes())
+}
+
 /// The directory of Kafka's jars.
 pub(crate) fn kafka() -> Result<PathBuf> {
     once("kafka", None, |dir| {
@@ -49,20 +54,21 @@ pub(crate) fn java() -> Result<PathBuf> {
     }
 }
 
-/// Does the work unless it was done for this very pom; two processes never do it at once.
+/// Does the work unless it was done for this very pom; two processes never do it at once. Each pom has a directory of its
+/// own, for a server may still be running from the one before.
 fn once(name: &str, user: Option<(u32, u32)>, work: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
     let dist = root().join(".local/dist");
     fs::create_dir_all(&dist).with_context(|| format!("create {}", dist.display()))?;
     let lock = File::create(dist.join(format!("{name}.lock")))?;
     lock.lock()?;
-    let dir = place::make(&dist.join(name), user)?;
-    let (marker, wanted) = (dir.join("complete"), place::hash(POM.as_bytes()));
-    if fs::read_to_string(&marker).is_ok_and(|found| found == wanted) {
+    let dir = place::make(&dist.join(format!("{name}-{}", version())), user)?;
+    let marker = dir.join("complete");
+    if marker.exists() {
         return Ok(dir);
     }
     place::empty(&dir)?;
     work(&dir)?;
-    fs::write(&marker, wanted)?;
+    fs::write(&marker, "")?;
     Ok(dir)
 }
 

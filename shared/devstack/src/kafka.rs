@@ -142,7 +142,7 @@ impl Drop for Kafka {
 
 fn fingerprint(config: &KafkaConfig) -> String {
     let KafkaConfig { port, controller_port, jvm, .. } = config;
-    format!("{port} {controller_port} {jvm:?} {}", place::hash(properties(config, "").as_bytes()))
+    format!("{port} {controller_port} {jvm:?} {} {}", place::hash(properties(config, "").as_bytes()), dist::version())
 }
 
 /// Writes the settings, and formats the data directory unless that was done.

@@ -148,7 +148,7 @@ pub(crate) fn url(port: u16) -> String {
 }
 
 fn fingerprint(config: &PostgresConfig) -> String {
-    format!("{} fsync={}", config.port, config.fsync)
+    format!("{} fsync={} {}", config.port, config.fsync, dist::version())
 }
 
 /// Makes the data directory with its role and database.
