@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Parser;
-use devstack::{Stack, run_with_servers};
+use devstack::{Stack, check_working_directory, run_with_servers};
 use nix::sys::stat::{Mode, umask};
 
 /// Kafka, Postgres, the provider simulator and Herald on this machine.
@@ -52,6 +52,7 @@ fn main() -> ExitCode {
 }
 
 fn run(verb: Verb) -> Result<u8> {
+    check_working_directory()?;
     match verb {
         Verb::Run => {
             let stack = Stack::read()?;
