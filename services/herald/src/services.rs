@@ -44,14 +44,14 @@ async fn start_with_kafka(
     service: Service,
 ) -> anyhow::Result<()> {
     let topics = service.health.readiness("topics");
-    while let Err(error) = check_topics(&kafka).await {
-        if !is_unreachable(&error) {
-            return Err(error);
+    loop {
+        match service.stop.run_until_cancelled(check_topics(&kafka)).await {
+            None => return Ok(()),
+            Some(Ok(())) => break,
+            // Also when topics are wrong: a Kafka that is just coming up has partitions without a leader.
+            Some(Err(error)) => topics.not_ready(format!("{error:#}")),
         }
-        topics.not_ready(format!("{error:#}"));
-        if service.stop.run_until_cancelled(tokio::time::sleep(Duration::from_secs(1))).await.is_none() {
-            return Ok(());
-        }
+        service.stop.run_until_cancelled(tokio::time::sleep(Duration::from_secs(1))).await;
     }
     let metrics = kafka::Metrics::register(&service.registry)?;
     scheduler::start(&kafka, pool.clone(), &metrics, &service).await?;
@@ -156,7 +156,7 @@ async fn postgres(settings: &runtime::config::PostgresSettings, connections: u32
 /// answer doesn't. The relay looks again before it publishes.
 async fn check_topics_if_reachable(kafka: &kafka::Client) -> anyhow::Result<()> {
     match tokio::time::timeout(KAFKA_PATIENCE, check_topics(kafka)).await {
-        Ok(Err(error)) if is_unreachable(&error) => {
+        Ok(Err(error)) if !matches!(error.downcast_ref(), Some(kafka::Error::Topic(_))) => {
             tracing::warn!(error = format!("{error:#}"), "the api starts without Kafka");
             Ok(())
         }
@@ -166,11 +166,6 @@ async fn check_topics_if_reachable(kafka: &kafka::Client) -> anyhow::Result<()> 
         }
         Ok(checked) => checked,
     }
-}
-
-/// Whether Kafka said nothing, rather than that the topics are wrong.
-fn is_unreachable(error: &anyhow::Error) -> bool {
-    !matches!(error.downcast_ref(), Some(kafka::Error::Topic(_)))
 }
 
 /// Checks that the topics are there. Blocks a thread of its own: it asks the brokers.

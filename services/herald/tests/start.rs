@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use devstack::{Jvm, Kafka, KafkaConfig, free_ports};
 use events::topics::Topics;
 use kafka::{Admin, Client};
 use sqlx::PgPool;
@@ -104,6 +105,32 @@ async fn without_kafka_the_api_answers_and_says_why_it_is_not_ready(pool: PgPool
         println!("{program}: {why}");
         assert!(running.0.try_wait().unwrap().is_none(), "{program} has ended");
     }
+}
+
+#[sqlx::test(migrator = "store::MIGRATOR")]
+async fn all_services_begin_when_kafka_comes(pool: PgPool) {
+    let dir = tempfile::tempdir().unwrap();
+    let [port, controller_port] = free_ports().unwrap();
+    let (url, brokers, ops) = (url(&pool), format!("127.0.0.1:{port}"), free_addr());
+    let variables = [
+        ("DATABASE_URL", url.as_str()),
+        ("HERALD_KAFKA_BROKERS", &brokers),
+        ("HERALD_API_ADDR", "127.0.0.1:0"),
+        ("HERALD_OPS_ADDR", &ops),
+    ];
+    let _running = Running(herald(&["all"], &variables, dir.path()).stderr(Stdio::null()).spawn().unwrap());
+    let readyz = format!("http://{ops}/readyz");
+    eventually(&readyz, |code, body| code == 503 && body.contains("topics")).await;
+
+    let config = KafkaConfig { dir: dir.path().join("kafka"), port, controller_port, jvm: Jvm::Small };
+    let kafka = tokio::task::spawn_blocking(move || Kafka::start(&config)).await.unwrap().unwrap();
+    let admin = Admin::new(&Client::new(Topics::new("herald", None), &brokers, vec![], "test")).unwrap();
+    admin.create_topics(1).await.unwrap();
+    let report = eventually(&readyz, |code, _| code == 200).await;
+    for part in ["relay", "topics", "planning", "board"] {
+        assert!(report.contains(part), "{report}");
+    }
+    drop(kafka);
 }
 
 fn free_addr() -> String {
