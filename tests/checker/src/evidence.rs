@@ -1,0 +1,204 @@
+//! What the judge judges by. Instants are µs since the epoch.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+use crate::journal::Entry;
+use crate::sample::Sample;
+use crate::wire::{MailingEvent, MessageEvent, ProgressEvent, StatusEvent};
+
+/// All there is to know of a run, after its end.
+#[derive(Clone, Debug, Default)]
+pub struct Evidence {
+    /// The table `clients`.
+    pub clients: Vec<Client>,
+    /// The table `mailings`.
+    pub mailings: Vec<Mailing>,
+    /// The table `messages`.
+    pub rows: Vec<Row>,
+    /// The table `attempts`.
+    pub attempts: Vec<Attempt>,
+    /// The table `mailing_counts`, summed over partitions.
+    pub counts: Vec<Count>,
+    /// The table `mailing_settled_rounds`, summed over partitions.
+    pub settled_rounds: BTreeMap<i64, i64>,
+    /// The table `mailing_progress`.
+    pub mirrors: Vec<Mirror>,
+    /// The topic mailing-events.
+    pub mailing_events: Vec<Record<MailingEvent>>,
+    /// The topic planning-progress.
+    pub progress: Vec<Record<ProgressEvent>>,
+    /// The topic message-events.
+    pub message_events: Vec<Record<MessageEvent>>,
+    /// The topic status-events.
+    pub status_events: Vec<Record<StatusEvent>>,
+    /// The topic dead-letters.
+    pub dead_letters: Vec<Record<serde_json::Value>>,
+    /// The provider's log.
+    pub calls: Vec<Call>,
+    /// The conductor's journal.
+    pub journal: Vec<Entry>,
+    /// What was looked at during the run.
+    pub samples: Vec<Sample>,
+    /// Logs, each with its name.
+    pub logs: Vec<(String, String)>,
+    /// The provider's bearer token.
+    pub token: String,
+    /// Partitions of message-events.
+    pub partitions: usize,
+    /// Bytes that no process may exceed; unchecked if none.
+    pub memory_limit: Option<u64>,
+}
+
+/// A row of `clients`. A deleted one has no phone, code and tag.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Client {
+    /// Internal number.
+    pub client_no: i64,
+    /// Public id.
+    pub id: Uuid,
+    /// The digits.
+    pub phone: Option<i64>,
+    /// The operator's code.
+    pub operator_code: Option<i16>,
+    /// The tag.
+    pub tag: Option<String>,
+    /// When it was last changed, its deletion included.
+    pub updated_at: i64,
+}
+
+/// A row of `mailings`.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Mailing {
+    /// Internal number.
+    pub mailing_no: i64,
+    /// Public id.
+    pub id: Uuid,
+    /// What is sent.
+    pub text: String,
+    /// The filter's codes; empty: any.
+    pub operator_codes: Vec<i16>,
+    /// The filter's tags; empty: any.
+    pub tags: Vec<String>,
+    /// Nothing is planned before.
+    pub starts_at: i64,
+    /// No call begins at or after.
+    pub ends_at: i64,
+    /// The state's word.
+    pub state: String,
+    /// The delivery mode's word.
+    pub delivery: String,
+    /// When planning began.
+    pub started_at: Option<i64>,
+}
+
+/// A row of `messages`.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Row {
+    /// Its mailing's number.
+    pub mailing_no: i64,
+    /// Its client's number.
+    pub client_no: i64,
+    /// Its client's public id.
+    pub client_id: Uuid,
+    /// The status's word.
+    pub status: String,
+    /// The reason's word.
+    pub reason: Option<String>,
+    /// The round shown.
+    pub round: i32,
+    /// The highest round that is over.
+    pub settled_round: i32,
+}
+
+/// A row of `attempts`, which tells of a failed attempt.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Attempt {
+    /// Its mailing's number.
+    pub mailing_no: i64,
+    /// Its client's number.
+    pub client_no: i64,
+    /// Where the status lies that told of it.
+    pub status_partition: i32,
+    /// Likewise.
+    pub status_offset: i64,
+    /// Which attempt it was.
+    pub attempt: i32,
+}
+
+/// How many rows a counter says that a mailing has in a status.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Count {
+    /// The mailing's number.
+    pub mailing_no: i64,
+    /// The status's word.
+    pub status: String,
+    /// Rows.
+    pub n: i64,
+}
+
+/// A row of `mailing_progress`.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Mirror {
+    /// The mailing's number.
+    pub mailing_no: i64,
+    /// Clients planned.
+    pub planned: i64,
+    /// Message events of all rounds.
+    pub emitted: i64,
+    /// All pages are planned.
+    pub complete: bool,
+}
+
+/// A record of a topic.
+#[derive(Clone, Debug)]
+pub struct Record<T> {
+    /// Its partition.
+    pub partition: i32,
+    /// Its offset.
+    pub offset: i64,
+    /// Its timestamp. Its producer's clock when it was handed over: never later than its append.
+    pub at: i64,
+    /// Its key, as text.
+    pub key: String,
+    /// Its headers, as text.
+    pub headers: Vec<(String, String)>,
+    /// Whether it is seen read-committed.
+    pub visible: bool,
+    /// What it says; none for a tombstone and for what can't be decoded.
+    pub event: Option<T>,
+}
+
+/// A call, as the provider saw it.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Its head had arrived.
+    pub begun_at: i64,
+    /// Its fate was decided.
+    pub decided_at: i64,
+    /// The message id of its path; 0 if that held none.
+    pub id: i64,
+    /// The recipient; 0 if the body was not read.
+    pub phone: i64,
+    /// The text, if the body was read.
+    pub text: Option<String>,
+    /// Whether the provider took the message.
+    pub accepted: bool,
+    /// Whether a whole answer was handed to the connection.
+    pub answered: bool,
+    /// The word of the provider's log.
+    pub outcome: String,
+}
+
+/// The id of a mailing's message for a client.
+pub fn message_id(mailing_no: i64, client_no: i64) -> i64 {
+    mailing_no << 33 | client_no
+}
+
+impl Row {
+    /// Its message's id.
+    pub fn id(&self) -> i64 {
+        message_id(self.mailing_no, self.client_no)
+    }
+}

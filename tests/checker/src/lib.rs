@@ -1,0 +1,14 @@
+//! The judge: whether a run of Herald kept its promises, by what the run left behind. It shares no code with Herald, so that
+//! a mistake can't excuse itself.
+//!
+//! [`judge`] holds the rules against the evidence. The judge has no model of a run: what Herald did is read from records,
+//! rows and the provider's log, and what it may be excused by from the conductor's [`journal`].
+
+mod case;
+pub mod evidence;
+pub mod journal;
+mod rules;
+pub mod sample;
+pub mod wire;
+
+pub use rules::{Verdict, judge};

@@ -1,0 +1,49 @@
+//! Rule 6. Attempts are few, and far enough apart.
+
+use crate::case::Case;
+use crate::evidence::Call;
+use crate::rules::Findings;
+
+const ATTEMPTS: usize = 4;
+/// Before the second, third and fourth attempt, µs, each 20 % shorter at the least.
+const GAPS: [i64; 3] = [800_000, 1_600_000, 3_200_000];
+
+pub(crate) fn check(case: &Case<'_>) -> Findings {
+    let mut findings = Findings::default();
+    for (id, calls) in &case.calls {
+        let rounds = case.planned.get(id).map_or(1, Vec::len);
+        for life in lives(case, calls) {
+            let attempts = life.iter().filter(|call| is_attempt(call)).count();
+            findings.check(attempts <= ATTEMPTS * rounds, || format!("message {id} had {attempts} attempts"));
+            // In a later round attempts are counted from another number, which the provider can't see.
+            if rounds == 1 {
+                gaps(*id, life, &mut findings);
+            }
+        }
+    }
+    findings
+}
+
+/// The calls between two faults by which a sender may have lost count.
+fn lives<'a>(case: &Case<'_>, calls: &'a [&'a Call]) -> impl Iterator<Item = &'a [&'a Call]> {
+    calls.chunk_by(|call, next| !case.faults.meet(call.begun_at, next.begun_at))
+}
+
+/// A call that was throttled, or met an outage, uses none up.
+fn is_attempt(call: &Call) -> bool {
+    let free = call.outcome.starts_with("throttled_") || matches!(call.outcome.as_str(), "status_429" | "outage");
+    !free
+}
+
+fn gaps(id: i64, life: &[&Call], findings: &mut Findings) {
+    let mut attempt = 0;
+    for pair in life.windows(2) {
+        if !is_attempt(pair[0]) {
+            continue;
+        }
+        let least = GAPS.get(attempt).or(GAPS.last()).copied().unwrap_or(0);
+        attempt += 1;
+        let gap = pair[1].begun_at - pair[0].decided_at;
+        findings.check(gap >= least, || format!("message {id} was called again {gap} µs after attempt {attempt}"));
+    }
+}

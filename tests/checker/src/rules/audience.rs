@@ -1,0 +1,122 @@
+//! Rule 2. No record, row or call for anybody else, and each says who it is for.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::case::{Audience, Case, changed_since_start, matches};
+use crate::evidence::{Call, Client, Mailing, Record, Row, message_id};
+use crate::rules::Findings;
+use crate::wire::{MessageEvent, StatusEvent};
+
+pub(crate) fn check(case: &Case<'_>) -> Findings {
+    let mut findings = Findings::default();
+    let audiences: BTreeMap<i64, Audience> =
+        case.mailings.values().map(|mailing| (mailing.mailing_no, case.audience(mailing))).collect();
+    // Aborted ones too: they were made by the same rules.
+    for record in &case.evidence.message_events {
+        if let Some(event) = &record.event {
+            let wrong = wrong_message(case, &audiences, record, event);
+            findings.check(wrong.is_none(), || format!("{}: {}", at("message", record), wrong.unwrap_or_default()));
+        }
+    }
+    let sources: HashMap<(i32, i64), &MessageEvent> = case
+        .planned
+        .values()
+        .flatten()
+        .filter_map(|record| Some(((record.partition, record.offset), record.event.as_ref()?)))
+        .collect();
+    for record in &case.evidence.status_events {
+        if let Some(event) = &record.event {
+            let wrong = wrong_status(&sources, record, event);
+            findings.check(wrong.is_none(), || format!("{}: {}", at("status", record), wrong.unwrap_or_default()));
+        }
+    }
+    for row in case.rows.values() {
+        let right = is_right_row(case, row);
+        findings.check(right, || format!("the row {}/{} is for nobody planned", row.mailing_no, row.client_no));
+    }
+    for call in &case.evidence.calls {
+        let wrong = wrong_call(case, call);
+        findings.check(wrong.is_none(), || format!("a call for {}: {}", call.id, wrong.unwrap_or_default()));
+    }
+    findings
+}
+
+fn at<T>(what: &str, record: &Record<T>) -> String {
+    format!("{what} record {}/{} of key {}", record.partition, record.offset, record.key)
+}
+
+fn wrong_message(
+    case: &Case<'_>,
+    audiences: &BTreeMap<i64, Audience>,
+    record: &Record<MessageEvent>,
+    event: &MessageEvent,
+) -> Option<&'static str> {
+    let mailing = case.mailings.values().find(|mailing| mailing.id == event.mailing_id);
+    let (Some(mailing), Some(client)) = (mailing, case.clients_by_id.get(&event.client_id)) else {
+        return Some("there is no such mailing or client");
+    };
+    let audience = &audiences[&mailing.mailing_no];
+    if event.message_id != message_id(mailing.mailing_no, client.client_no) {
+        Some("the message id is not mailing and client")
+    } else if record.key != event.message_id.to_string() {
+        Some("the key is not the message id")
+    } else if !audience.must.contains(&client.client_no) && !audience.may.contains(&client.client_no) {
+        Some("the client is not in the audience")
+    } else {
+        wrong_content(event, mailing, client)
+    }
+}
+
+fn wrong_content(event: &MessageEvent, mailing: &Mailing, client: &Client) -> Option<&'static str> {
+    // An erased client is planned again without both.
+    let erased = event.phone.is_none() && event.text.is_none() && event.round > 1;
+    if event.text.as_ref() != Some(&mailing.text) && !erased {
+        return Some("the text is not the mailing's");
+    }
+    if changed_since_start(client, mailing) {
+        return None;
+    }
+    let right = matches(client, mailing) && Some(event.operator_code) == client.operator_code;
+    if !right || (event.phone != client.phone && !erased) { Some("phone or code are not the client's") } else { None }
+}
+
+fn wrong_status(
+    sources: &HashMap<(i32, i64), &MessageEvent>,
+    record: &Record<StatusEvent>,
+    event: &StatusEvent,
+) -> Option<&'static str> {
+    let Some(source) = sources.get(&(event.source.partition, event.source.offset)) else {
+        return Some("its source is no message that was planned");
+    };
+    let told = (event.message_id, event.mailing_id, event.client_id, event.round);
+    if told != (source.message_id, source.mailing_id, source.client_id, source.round) {
+        Some("its source is another message or round")
+    } else if record.partition != event.source.partition {
+        Some("it lies in another partition than its message")
+    } else if record.key != event.message_id.to_string() {
+        Some("the key is not the message id")
+    } else {
+        None
+    }
+}
+
+fn is_right_row(case: &Case<'_>, row: &Row) -> bool {
+    let client = case.clients.get(&row.client_no);
+    client.is_some_and(|client| client.id == row.client_id) && case.planned.contains_key(&row.id())
+}
+
+fn wrong_call(case: &Case<'_>, call: &Call) -> Option<&'static str> {
+    let Some(events) = case.planned.get(&call.id) else {
+        return Some("no such message was planned");
+    };
+    if call.outcome == "malformed" {
+        return Some("it broke the provider's contract");
+    }
+    // The body wasn't read.
+    if call.phone == 0 && call.text.is_none() {
+        return None;
+    }
+    let told = |event: &MessageEvent| event.phone == Some(call.phone) && event.text == call.text;
+    let right = events.iter().filter_map(|record| record.event.as_ref()).any(told);
+    if right { None } else { Some("phone or text are not the message's") }
+}

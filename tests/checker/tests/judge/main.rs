@@ -1,0 +1,59 @@
+//! The judge judged: it has nothing against a good run, and objects to each way of damaging its evidence.
+
+#![expect(clippy::unwrap_used, reason = "clippy takes helpers of tests for code")]
+
+mod good;
+mod planning;
+mod sending;
+mod watching;
+
+use checker::evidence::{Evidence, Record, message_id};
+use checker::wire::{MessageEvent, StatusEvent};
+
+#[test]
+fn a_good_run_is_not_objected_to() {
+    for verdict in checker::judge(&good::run()) {
+        assert!(verdict.holds(), "{verdict}");
+        assert!(!verdict.to_string().contains("(0 checked"), "it had something to look at: {verdict}");
+    }
+}
+
+#[test]
+fn a_broken_rule_is_shown_with_at_most_twenty_violations_and_their_number() {
+    let mut evidence = good::run();
+    evidence.logs[0].1 = format!("{}\n", good::phone(1)).repeat(30);
+    let verdict = checker::judge(&evidence)[11].to_string();
+    assert!(verdict.starts_with("VIOLATED 12 ") && verdict.contains(": 30 violations"), "{verdict}");
+    assert_eq!(verdict.lines().count(), 22, "{verdict}");
+    assert!(verdict.ends_with("… and 10 more") && !verdict.contains("7916"), "it doesn't repeat the phone: {verdict}");
+}
+
+/// Damages the good run: the rule must object.
+fn objects(rule: usize, damage: impl FnOnce(&mut Evidence)) {
+    let verdict = damaged(rule, damage);
+    assert!(!verdict.holds(), "{verdict}");
+}
+
+/// Changes the good run into another good one: the rule must not object.
+fn accepts(rule: usize, change: impl FnOnce(&mut Evidence)) {
+    let verdict = damaged(rule, change);
+    assert!(verdict.holds(), "{verdict}");
+}
+
+fn damaged(rule: usize, damage: impl FnOnce(&mut Evidence)) -> checker::Verdict {
+    let mut evidence = good::run();
+    damage(&mut evidence);
+    checker::judge(&evidence).remove(rule - 1)
+}
+
+fn message(evidence: &mut Evidence, mailing_no: i64, client_no: i64) -> &mut Record<MessageEvent> {
+    let id = message_id(mailing_no, client_no);
+    let mut records = evidence.message_events.iter_mut().filter(|record| record.visible);
+    records.find(|record| record.event.as_ref().unwrap().message_id == id).unwrap()
+}
+
+fn last_status(evidence: &mut Evidence, mailing_no: i64, client_no: i64) -> &mut Record<StatusEvent> {
+    let id = message_id(mailing_no, client_no);
+    let mut records = evidence.status_events.iter_mut();
+    records.rfind(|record| record.event.as_ref().unwrap().message_id == id).unwrap()
+}
