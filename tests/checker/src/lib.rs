@@ -1,10 +1,12 @@
 //! The judge: whether a run of Herald kept its promises, by what the run left behind. It shares no code with Herald, so that
 //! a mistake can't excuse itself.
 //!
-//! [`judge`] holds the rules against the evidence. The judge has no model of a run: what Herald did is read from records,
-//! rows and the provider's log, and what it may be excused by from the conductor's [`journal`].
+//! [`collect`] gathers the evidence after a run's end, [`judge`] holds
+//! the rules against it. The judge has no model of a run: what Herald did is read from records, rows and the provider's log,
+//! and what it may be excused by from the conductor's [`journal`].
 
 mod case;
+pub mod collect;
 pub mod evidence;
 pub mod journal;
 mod rules;
