@@ -8,6 +8,8 @@ use std::path::PathBuf;
 
 use crate::evidence::Evidence;
 
+pub(crate) use kafka::partitions;
+
 /// Where the evidence lies.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Sources {

@@ -1,7 +1,7 @@
 //! The judge: whether a run of Herald kept its promises, by what the run left behind. It shares no code with Herald, so that
 //! a mistake can't excuse itself.
 //!
-//! [`collect`] gathers the evidence after a run's end, [`judge`] holds
+//! [`sampler`] looks at a run while it lasts, [`collect`] gathers the rest of the evidence after its end, [`judge`] holds
 //! the rules against it. The judge has no model of a run: what Herald did is read from records, rows and the provider's log,
 //! and what it may be excused by from the conductor's [`journal`].
 
@@ -11,6 +11,7 @@ pub mod evidence;
 pub mod journal;
 mod rules;
 pub mod sample;
+pub mod sampler;
 pub mod wire;
 
 pub use rules::{Verdict, judge};
