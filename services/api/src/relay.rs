@@ -45,7 +45,7 @@ impl Relay {
         stop.run_until_cancelled(self.wait_for_topics()).await;
         while !stop.is_cancelled() {
             self.heartbeat.beat();
-            match stop.run_until_cancelled(self.lead()).await {
+            match stop.run_until_cancelled(self.lead(&stop)).await {
                 None => break,
                 Some(Ok(())) => {}
                 Some(Err(error)) => tracing::warn!(error = format!("{error:#}"), "the relay begins anew"),
@@ -75,7 +75,7 @@ impl Relay {
 
     /// Takes the lock, fences whoever had it, and publishes for as long as nothing fails. The connection is a direct one
     /// and holds the lock: when it is lost, so is the lock, and the next read fails.
-    async fn lead(&self) -> anyhow::Result<()> {
+    async fn lead(&self, stop: &CancellationToken) -> anyhow::Result<()> {
         let mut db = within(PgConnection::connect_with(&self.options()?)).await.context("connect to Postgres")?;
         while !within(outbox::try_lead(&mut db)).await? {
             self.heartbeat.beat();
@@ -86,7 +86,7 @@ impl Relay {
         within(listener.listen(outbox::CHANNEL)).await?;
 
         // Before the outbox is read: an older relay that lost the lock can append nothing from here on.
-        let producer = Arc::new(self.fence().await?);
+        let producer = Arc::new(self.fence(stop).await?);
         tracing::info!("this relay leads");
         loop {
             self.heartbeat.beat();
@@ -115,10 +115,11 @@ impl Relay {
         ]))
     }
 
-    async fn fence(&self) -> anyhow::Result<TransactionalProducer> {
-        let kafka = self.kafka.clone();
+    async fn fence(&self, stop: &CancellationToken) -> anyhow::Result<TransactionalProducer> {
+        let (kafka, stop) = (self.kafka.clone(), stop.clone());
         tokio::task::spawn_blocking(move || {
-            let producer = TransactionalProducer::new(&kafka, &kafka.topics.transactional_id("relay"))?;
+            let producer =
+                TransactionalProducer::new(&kafka, &kafka.topics.transactional_id("relay"))?.stopped_by(&stop);
             producer.init(INIT_TIMEOUT)?;
             kafka::Result::Ok(producer)
         })

@@ -15,7 +15,8 @@ use crate::metrics::Metrics;
 const SAMPLE_AGE: Duration = Duration::from_millis(100);
 /// Over which the pace is taken.
 const PACE_WINDOW: Duration = Duration::from_secs(1);
-const TIMEOUT: Duration = Duration::from_secs(5);
+/// An order to stop waits for a sample: three questions.
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The conveyor as last sampled.
 pub(crate) struct Sampler {

@@ -205,7 +205,7 @@ impl Owned {
 
     /// Fences older owners, reads what is planned, and plans until told to stop or an outcome is open.
     fn own(&self, confirmed: bool) -> anyhow::Result<()> {
-        let producer = self.planner.take(&self.desk.kafka)?;
+        let producer = self.planner.take(&self.desk.kafka)?.stopped_by(&self.handle.stop);
         producer.init(INIT_TIMEOUT).context("init_transactions")?;
         let topic = self.desk.kafka.topics.name(Topic::PlanningProgress);
         let progress = progress::read(&self.desk.kafka, self.number, |record, reason| {

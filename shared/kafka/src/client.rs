@@ -84,9 +84,11 @@ impl ClientContext for Reading {
 impl ConsumerContext for Reading {}
 
 /// Logs what librdkafka tells of its connections: it mends them by itself, so none of it is an error of ours. The end of a
-/// partition is no news at all.
+/// partition is no news at all, and that all brokers are down is told again and again.
 pub(crate) fn log_error(error: &KafkaError, reason: &str) {
-    if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
-        tracing::warn!(%error, reason, "librdkafka");
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::PartitionEOF) => {}
+        Some(RDKafkaErrorCode::AllBrokersDown) => tracing::debug!(%error, reason, "librdkafka"),
+        _ => tracing::warn!(%error, reason, "librdkafka"),
     }
 }

@@ -240,7 +240,7 @@ impl GroupConsumer {
             }
             Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(error.into()),
             // librdkafka mends these by itself: a broker that is away, a poll that came late.
-            Some(Err(error)) => tracing::warn!(%error, topic = self.topic, "reading"),
+            Some(Err(error)) => client::log_error(&error, "reading"),
             None => {}
         }
         Ok(())

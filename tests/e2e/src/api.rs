@@ -8,17 +8,19 @@ use crate::eventually;
 #[derive(Clone)]
 pub struct Api {
     http: reqwest::Client,
+    addr: String,
     base: String,
 }
 
 impl Api {
     pub(crate) fn new(addr: &str) -> Self {
-        Self { http: reqwest::Client::builder().no_proxy().build().unwrap(), base: format!("http://{addr}/api/v1") }
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        Self { http, addr: addr.to_owned(), base: format!("http://{addr}/api/v1") }
     }
 
-    /// Its address, up to the routes.
-    pub(crate) fn base(&self) -> &str {
-        &self.base
+    /// Its address, `host:port`.
+    pub(crate) fn addr(&self) -> &str {
+        &self.addr
     }
 
     /// Imports a CSV of so many good clients.

@@ -236,7 +236,10 @@ impl Stage {
     fn sampler(&self) -> Program {
         let mut args = self.judge_args("sample");
         let ops: Vec<&str> = self.places.iter().map(|place| place.program.ops.as_str()).collect();
-        args.extend(["--api".to_owned(), self.world.api.base().to_owned(), "--ops".to_owned(), ops.join(",")]);
+        let mut api = vec![format!("http://{}", self.world.api.addr())];
+        let others = self.places.iter().flat_map(|place| &place.env).filter(|(name, _)| *name == "HERALD_API_ADDR");
+        api.extend(others.map(|(_, addr)| format!("http://{addr}")));
+        args.extend(["--api".to_owned(), api.join(","), "--ops".to_owned(), ops.join(",")]);
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         self.world.launch("checker", &args, "sampler", &[])
     }

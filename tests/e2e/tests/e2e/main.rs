@@ -19,3 +19,4 @@ mod t10a_projector_down;
 mod t11_offsets_deleted;
 mod t12_counts;
 mod t13_at_most_once;
+mod t14_chaos;
