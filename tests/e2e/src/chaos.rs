@@ -247,6 +247,7 @@ impl Stage {
     /// Ends all in good order, and lets the judge speak.
     async fn leave(self, sampler: Program) {
         for place in &self.places {
+            self.journal.write("term", place.role, &place.program.name, "");
             place.program.signal(Signal::SIGTERM);
         }
         let mut args = self.judge_args("judge");
@@ -260,7 +261,7 @@ impl Stage {
             args.extend([name.to_owned(), value]);
         }
         for place in self.places {
-            place.program.terminate().await;
+            place.program.ended().await;
         }
         sampler.terminate().await;
         self.world.provider_stats().await;

@@ -113,8 +113,13 @@ impl Program {
     }
 
     /// SIGTERM; waits for the end, which must be in good order.
-    pub async fn terminate(mut self) {
+    pub async fn terminate(self) {
         self.signal(Signal::SIGTERM);
+        self.ended().await;
+    }
+
+    /// Waits for the end that it was told to come to, which must be in good order.
+    pub(crate) async fn ended(mut self) {
         let status: ExitStatus = eventually("the program to end", async || self.child.try_wait().unwrap()).await;
         assert!(status.success(), "{} ended with {status}:\n{}", self.name, self.log_tail());
     }
