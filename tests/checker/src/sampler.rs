@@ -53,7 +53,7 @@ pub async fn run(watched: &Watched) -> anyhow::Result<()> {
         let sample = look(watched, &group, &mut database, &http, number).await;
         append(&mut file, &sample)?;
         // On a busy machine looking must not become the load.
-        let pause = INTERVAL.saturating_sub(begun.elapsed()).max(begun.elapsed());
+        let pause = INTERVAL.saturating_sub(begun.elapsed()).max(INTERVAL / 2);
         tokio::select! {
             _ = terminate.recv() => return Ok(()),
             () = tokio::time::sleep(pause) => {}

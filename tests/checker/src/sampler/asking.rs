@@ -15,6 +15,8 @@ use crate::collect::partitions;
 use crate::sample::{Answer, Committed, Process, Snapshot};
 
 const TIMEOUT: Duration = Duration::from_secs(1);
+/// A stopped process must not hold up the look at the others.
+const HTTP_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Of the live mailings and those that have just ended.
 const SNAPSHOT: &str = "
@@ -128,7 +130,7 @@ struct MailingAnswer {
 
 impl Http {
     pub(super) fn new() -> anyhow::Result<Self> {
-        Ok(Self(reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build()?))
+        Ok(Self(reqwest::Client::builder().no_proxy().timeout(HTTP_TIMEOUT).build()?))
     }
 
     async fn get(&self, url: &str) -> Option<String> {
