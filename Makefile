@@ -9,7 +9,7 @@ IF_BUILT = if [ ! -x $(DEVSTACK) ]; then \
 SQLX_CLI = .local/cargo/bin/sqlx
 
 .DEFAULT_GOAL = help
-.PHONY: help run stop reset status logs demo test check fmt sqlx bench tools
+.PHONY: help run stop reset status logs demo test check fmt sqlx chaos bench tools
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -65,6 +65,10 @@ sqlx: tools $(SQLX_CLI) ## Write .sqlx anew after a query or a migration has cha
 
 $(SQLX_CLI):
 	cargo install sqlx-cli --version '^0.9' --root .local/cargo --no-default-features --features postgres,rustls
+
+chaos: tools ## Play the long runs under fire: make chaos [SEEDS="1 2 3"] [RUNS="kills rolling"]
+	@cargo build --workspace --bins --tests
+	@$(TARGET)/chaos --seeds "$(SEEDS)" $(RUNS)
 
 bench: tools ## Measure 100,000 messages with the services apart
 	@cargo build --release --bins

@@ -2,6 +2,7 @@
 //! what was done to it, and the judge (`tests/checker`, which shares no code with Herald) over what came of it.
 
 mod journal;
+pub mod scores;
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +10,11 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::program::{Program, free_addr};
-use crate::{Audience, Options, PATIENCE, Servers, World};
+use crate::{Audience, Options, Servers, World};
 use journal::Journal;
 
-const ROLES: [(&str, usize); 4] = [("api", 2), ("scheduler", 2), ("sender", 3), ("projector", 2)];
+/// How long the mailing may take after the last act.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// One way to break something.
 #[derive(Clone, Debug)]
@@ -45,6 +47,8 @@ pub struct Score {
     pub faults: Value,
     /// `at_least_once` or `at_most_once`.
     pub delivery: &'static str,
+    /// How many senders there are, beside two of each other role.
+    pub senders: usize,
     /// What is done to it, one after the other.
     pub acts: Vec<Act>,
     /// Between two acts, ms, drawn for each.
@@ -83,7 +87,7 @@ pub async fn play(score: Score) {
     let world = World::new(score.name, options).await;
     let journal = Journal::create(&world.folder().join("journal.ndjson"));
     let mut stage = Stage { world, servers, journal, places: vec![], faults: score.faults };
-    stage.enter().await;
+    stage.enter(score.senders).await;
 
     stage.world.import(&Audience::of(score.clients, 916, "chaos").and(score.clients / 10, 917, "others")).await;
     stage.world.faults(stage.faults.clone()).await;
@@ -110,8 +114,8 @@ pub async fn play(score: Score) {
 }
 
 impl Stage {
-    async fn enter(&mut self) {
-        for (role, count) in ROLES {
+    async fn enter(&mut self, senders: usize) {
+        for (role, count) in [("api", 2), ("scheduler", 2), ("sender", senders), ("projector", 2)] {
             for number in 1..=count {
                 let mut env = vec![("HERALD_OPS_ADDR", free_addr())];
                 if role == "api" && number > 1 {

@@ -41,6 +41,7 @@ async fn ten_kills_and_every_other_fault_once_leave_nothing_that_the_judge_objec
         provider: vec![("HERALD_SIM_LATENCY", "20ms..80ms".to_owned()), ("HERALD_SIM_RATE", "200".to_owned())],
         faults: json!([{"fault": {"status": 500}, "probability": 0.02}]),
         delivery: "at_least_once",
+        senders: 3,
         acts,
         pause: 200..1_000,
     })

@@ -1,0 +1,60 @@
+//! The long runs.
+
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+use serde_json::{Value, json};
+
+use super::{Act, Score};
+
+/// Each by its name.
+pub const ALL: [&str; 7] = ["kills", "once", "rolling", "suspended", "storm", "broker", "postgres"];
+
+const ROLES: [&str; 4] = ["api", "scheduler", "sender", "projector"];
+
+/// The run of this name, with all that is drawn for it; none if there isn't one.
+pub fn by_name(name: &str, seed: u64) -> Option<Score> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let errors = json!([{"fault": {"status": 500}, "probability": 0.02}]);
+    let kills = |rng: &mut StdRng| (0..50).map(|_| Act::Kill(ROLES.choose(rng).unwrap())).collect();
+    let base = |name: &'static str, rate: u32, acts: Vec<Act>| Score {
+        name,
+        seed: Some(seed),
+        clients: 200_000,
+        provider: vec![("HERALD_SIM_LATENCY", "50ms".to_owned()), ("HERALD_SIM_RATE", rate.to_string())],
+        faults: Value::Array(vec![]),
+        delivery: "at_least_once",
+        senders: 3,
+        acts,
+        pause: 500..1_500,
+    };
+    Some(match name {
+        // 50 kills over all services.
+        "kills" => Score { faults: errors, ..base("kills", 2_000, kills(&mut rng)) },
+        // The same, and nobody may be called twice.
+        "once" => Score { faults: errors, delivery: "at_most_once", ..base("once", 2_000, kills(&mut rng)) },
+        // 20 rounds in which a process of each role is replaced in good order: nothing may be doubled.
+        "rolling" => base("rolling", 1_000, (0..20).flat_map(|_| ROLES.map(Act::Terminate)).collect()),
+        "suspended" => {
+            let seconds = Duration::from_secs;
+            let acts = vec![Act::Suspend("sender", seconds(60)), Act::Suspend("scheduler", seconds(30))];
+            base("suspended", 1_500, acts)
+        }
+        // 8 senders, each replaced 16 times, by either signal.
+        "storm" => {
+            let mut act = |_| if rng.random() { Act::Kill("sender") } else { Act::Terminate("sender") };
+            Score { senders: 8, pause: 200..800, ..base("storm", 1_000, (0..128).map(&mut act).collect()) }
+        }
+        "broker" => Score {
+            pause: 8_000..12_000,
+            ..base("broker", 1_000, (0..10).map(|_| Act::KillKafka(Duration::from_millis(500))).collect())
+        },
+        "postgres" => Score {
+            pause: 3_000..6_000,
+            ..base("postgres", 1_500, (0..10).map(|_| Act::KillPostgres(Duration::from_secs(1))).collect())
+        },
+        _ => return None,
+    })
+}
