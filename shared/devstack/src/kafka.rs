@@ -39,6 +39,18 @@ pub struct KafkaConfig {
     pub controller_port: u16,
     /// Its memory.
     pub jvm: Jvm,
+    /// A second way to it.
+    pub detour: Option<Detour>,
+}
+
+/// A second listener, for clients that are to come through a proxy: a broker tells its clients where to go, so the proxy must
+/// be what it tells them.
+#[derive(Clone, Copy, Debug)]
+pub struct Detour {
+    /// Where the broker listens.
+    pub port: u16,
+    /// Where it says that it listens: the proxy's port.
+    pub advertised: u16,
 }
 
 /// A running broker. Dropped, it is killed, unless [`Kafka::leave_running`] was called.
@@ -177,16 +189,18 @@ fn write(path: &Path, text: String) -> Result<()> {
 }
 
 fn properties(config: &KafkaConfig, data: &str) -> String {
-    let KafkaConfig { port, controller_port, .. } = config;
+    let KafkaConfig { port, controller_port, detour, .. } = config;
+    let way = |port: fn(&Detour) -> u16| detour.map_or(String::new(), |d| format!(",DETOUR://127.0.0.1:{}", port(&d)));
+    let (listens, advertised) = (way(|detour| detour.port), way(|detour| detour.advertised));
     format!(
         "\
 process.roles=broker,controller
 node.id=1
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}{listens}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}{advertised}
 controller.listener.names=CONTROLLER
 controller.quorum.bootstrap.servers=127.0.0.1:{controller_port}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,DETOUR:PLAINTEXT
 log.dirs={data}
 
 # `herald topics` is the only one who creates topics.

@@ -17,7 +17,7 @@ mod settings;
 mod stack;
 mod test_env;
 
-pub use kafka::{Jvm, Kafka, KafkaConfig};
+pub use kafka::{Detour, Jvm, Kafka, KafkaConfig};
 pub use port::free_ports;
 pub use postgres::{Postgres, PostgresConfig};
 pub use stack::Stack;

@@ -215,6 +215,7 @@ impl Stack {
             port: self.settings.kafka_port,
             controller_port: self.settings.controller_port,
             jvm: Jvm::Small,
+            detour: None,
         }
     }
 

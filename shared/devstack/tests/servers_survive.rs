@@ -8,7 +8,7 @@ use devstack::{Jvm, Kafka, KafkaConfig, Postgres, PostgresConfig, free_ports};
 fn both_servers_start_again_after_a_kill_and_after_a_stop() {
     let dir = tempfile::tempdir().unwrap();
     let [port, controller_port, postgres_port] = free_ports().unwrap();
-    let kafka = KafkaConfig { dir: dir.path().join("kafka"), port, controller_port, jvm: Jvm::Small };
+    let kafka = KafkaConfig { dir: dir.path().join("kafka"), port, controller_port, jvm: Jvm::Small, detour: None };
     let postgres = PostgresConfig { dir: dir.path().join("postgres"), port: postgres_port, fsync: false };
 
     let first = (Kafka::start(&kafka).unwrap(), Postgres::start(&postgres).unwrap());
@@ -34,8 +34,13 @@ fn both_servers_start_again_after_a_kill_and_after_a_stop() {
 fn a_broker_may_come_back_on_other_ports() {
     let dir = tempfile::tempdir().unwrap();
     let [a, b, c, d] = free_ports().unwrap();
-    let at =
-        |port, controller_port| KafkaConfig { dir: dir.path().join("kafka"), port, controller_port, jvm: Jvm::Small };
+    let at = |port, controller_port| KafkaConfig {
+        dir: dir.path().join("kafka"),
+        port,
+        controller_port,
+        jvm: Jvm::Small,
+        detour: None,
+    };
     Kafka::start(&at(a, b)).unwrap().stop().unwrap();
     Kafka::start(&at(c, d)).unwrap().stop().unwrap();
 }

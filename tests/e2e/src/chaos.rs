@@ -25,6 +25,8 @@ pub enum Act {
     Terminate(&'static str),
     /// SIGSTOP, and SIGCONT after this long.
     Suspend(&'static str, Duration),
+    /// The first sender is cut off from Kafka, but not from the provider, for this long.
+    CutSender(Duration),
     /// The broker is killed, and started after this long.
     KillKafka(Duration),
     /// Postgres is killed, and started after this long.
@@ -118,6 +120,9 @@ impl Stage {
         for (role, count) in [("api", 2), ("scheduler", 2), ("sender", senders), ("projector", 2)] {
             for number in 1..=count {
                 let mut env = vec![("HERALD_OPS_ADDR", free_addr())];
+                if role == "sender" && number == 1 {
+                    env.push(("HERALD_KAFKA_BROKERS", self.servers.proxy.addr()));
+                }
                 if role == "api" && number > 1 {
                     env.push(("HERALD_API_ADDR", free_addr()));
                 }
@@ -163,6 +168,16 @@ impl Stage {
                 tokio::time::sleep(*time).await;
                 self.journal.write("cont", role, &program.name, "");
                 program.signal(Signal::SIGCONT);
+            }
+            Act::CutSender(time) => {
+                let first =
+                    self.places.iter().find(|place| place.role == "sender" && place.number == 1).expect("there is one");
+                let name = first.program.name.clone();
+                self.journal.write("cut", "sender", &name, "");
+                self.servers.proxy.cut();
+                tokio::time::sleep(*time).await;
+                self.journal.write("heal", "sender", &name, "");
+                self.servers.proxy.heal();
             }
             Act::KillKafka(time) => {
                 self.journal.write("kill", "kafka", "kafka", "");

@@ -11,6 +11,7 @@ pub mod chaos;
 mod conservation;
 mod program;
 mod provider;
+mod proxy;
 mod secrecy;
 mod servers;
 mod topics;

@@ -1,8 +1,10 @@
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 
-use devstack::{Jvm, Kafka, KafkaConfig, Postgres, PostgresConfig, free_ports};
+use devstack::{Detour, Jvm, Kafka, KafkaConfig, Postgres, PostgresConfig, free_ports};
 use tempfile::TempDir;
+
+use crate::proxy::Proxy;
 
 /// A Kafka and a Postgres of one's own, to be broken.
 pub struct Servers {
@@ -10,6 +12,8 @@ pub struct Servers {
     postgres_config: PostgresConfig,
     kafka: Option<Kafka>,
     postgres: Option<Postgres>,
+    /// The way to Kafka that can be cut.
+    pub(crate) proxy: Proxy,
     _folder: TempDir,
 }
 
@@ -22,9 +26,17 @@ impl Servers {
     pub async fn start() -> Self {
         // Postgres' own user walks into it.
         let folder = tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir().unwrap();
-        let [port, controller_port, postgres_port] = free_ports().unwrap();
+        let [port, controller_port, postgres_port, detour, proxy] = free_ports().unwrap();
+        let way = Detour { port: detour, advertised: proxy };
         let mut servers = Self {
-            kafka_config: KafkaConfig { dir: folder.path().join("kafka"), port, controller_port, jvm: Jvm::Small },
+            kafka_config: KafkaConfig {
+                dir: folder.path().join("kafka"),
+                port,
+                controller_port,
+                jvm: Jvm::Small,
+                detour: Some(way),
+            },
+            proxy: Proxy::start(proxy, detour).await,
             postgres_config: PostgresConfig { dir: folder.path().join("postgres"), port: postgres_port, fsync: false },
             kafka: None,
             postgres: None,

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{Act, Score};
 
 /// Each by its name.
-pub const ALL: [&str; 7] = ["kills", "once", "rolling", "suspended", "storm", "broker", "postgres"];
+pub const ALL: [&str; 8] = ["kills", "once", "rolling", "suspended", "cut", "storm", "broker", "postgres"];
 
 const ROLES: [&str; 4] = ["api", "scheduler", "sender", "projector"];
 
@@ -42,6 +42,8 @@ pub fn by_name(name: &str, seed: u64) -> Option<Score> {
             let acts = vec![Act::Suspend("sender", seconds(60)), Act::Suspend("scheduler", seconds(30))];
             base("suspended", 1_500, acts)
         }
+        // A sender without Kafka but with its provider: no call begins once its lease has run out.
+        "cut" => base("cut", 1_500, vec![Act::CutSender(Duration::from_secs(20)); 3]),
         // 8 senders, each replaced 16 times, by either signal.
         "storm" => {
             let mut act = |_| if rng.random() { Act::Kill("sender") } else { Act::Terminate("sender") };

@@ -19,6 +19,7 @@ async fn ten_kills_and_every_other_fault_once_leave_nothing_that_the_judge_objec
         Act::Kill("sender"),
         Act::Suspend("sender", seconds(15)),
         Act::Provider(json!([{"fault": "outage"}]), seconds(2)),
+        Act::CutSender(seconds(15)),
         Act::KillPostgres(seconds(3)),
         Act::Kill("scheduler"),
         Act::Suspend("scheduler", seconds(8)),
