@@ -10,11 +10,13 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::program::{Program, free_addr};
-use crate::{Audience, Options, Servers, World};
+use crate::{Audience, Options, Servers, World, eventually};
 use journal::Journal;
 
 /// How long the mailing may take after the last act.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// How long a process may take to come to the point at which it is to die.
+const CRASH_PATIENCE: Duration = Duration::from_secs(8);
 
 /// One way to break something.
 #[derive(Clone, Debug)]
@@ -25,6 +27,9 @@ pub enum Act {
     Terminate(&'static str),
     /// SIGSTOP, and SIGCONT after this long.
     Suspend(&'static str, Duration),
+    /// A process of the role is replaced in good order by one that dies at a point of its code, at a passing drawn from so
+    /// many; another takes its place. A small mailing is created meanwhile: some points are passed only then.
+    Crash(&'static str, &'static str, u64),
     /// The first sender is cut off from Kafka, but not from the provider, for this long.
     CutSender(Duration),
     /// The broker is killed, and started after this long.
@@ -73,6 +78,7 @@ struct Stage {
     journal: Journal,
     places: Vec<Place>,
     faults: Value,
+    mailings: Vec<String>,
 }
 
 /// Plays a score to the mailing's end, and fails unless the judge has no objection.
@@ -88,15 +94,19 @@ pub async fn play(score: Score) {
     };
     let world = World::new(score.name, options).await;
     let journal = Journal::create(&world.folder().join("journal.ndjson"));
-    let mut stage = Stage { world, servers, journal, places: vec![], faults: score.faults };
+    let mut stage = Stage { world, servers, journal, places: vec![], faults: score.faults, mailings: vec![] };
     stage.enter(score.senders).await;
 
-    stage.world.import(&Audience::of(score.clients, 916, "chaos").and(score.clients / 10, 917, "others")).await;
+    stage
+        .world
+        .import(&Audience::of(score.clients, 916, "chaos").and(score.clients / 10, 917, "others").and(20, 918, "few"))
+        .await;
     stage.world.faults(stage.faults.clone()).await;
     let sampler = stage.sampler();
     let request = json!({"text": "a text under fire", "filter": "chaos", "delivery": score.delivery});
     let mailing = stage.world.api.create_mailing(&request).await;
     stage.journal.mailing(&mailing);
+    stage.mailings.push(mailing.clone());
     for (number, act) in score.acts.iter().enumerate() {
         let pause = Duration::from_millis(stage.world.random(score.pause.clone()));
         tokio::time::sleep(pause).await;
@@ -110,7 +120,9 @@ pub async fn play(score: Score) {
         stage.perform(act).await;
     }
     let last_act = Instant::now();
-    stage.finished(&mailing).await;
+    for mailing in &stage.mailings {
+        stage.finished(mailing).await;
+    }
     println!("finished {:.1} s after the last act", last_act.elapsed().as_secs_f64());
     stage.leave(sampler).await;
 }
@@ -160,6 +172,15 @@ impl Stage {
                 self.replace(index, Program::terminate).await;
                 self.places[index].program.ready().await;
             }
+            Act::Crash(role, point, passings) => {
+                let index = self.draw(role);
+                self.journal.write("term", role, &self.places[index].program.name, "");
+                let armed = format!("{point}={}*off->return", self.world.random(0..*passings));
+                self.replace_with(index, Program::terminate, &[("FAILPOINTS", armed)]).await;
+                self.small_mailing().await;
+                self.died(index).await;
+                self.replace(index, |program| async { program.kill() }).await;
+            }
             Act::Suspend(role, time) => {
                 let index = self.draw(role);
                 let program = &self.places[index].program;
@@ -203,13 +224,44 @@ impl Stage {
         }
     }
 
+    /// Waits until a process has died at its point, and kills one that hasn't come there.
+    async fn died(&mut self, index: usize) {
+        let started = Instant::now();
+        while self.places[index].program.is_running() && started.elapsed() < CRASH_PATIENCE {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let note = if self.places[index].program.is_running() { "it never came to its point" } else { "" };
+        self.journal.write("kill", self.places[index].role, &self.places[index].program.name, note);
+    }
+
+    /// A mailing to a few, asked for until an api that is up takes it.
+    async fn small_mailing(&mut self) {
+        let request = json!({"text": "a text under fire", "filter": "few"});
+        let created = eventually("an api to take a mailing", async || {
+            let answer = self.world.api.send("POST", "/mailings", Some(&request)).await.ok()?;
+            answer.status().is_success().then_some(answer)?.json::<Value>().await.ok()
+        });
+        let mailing = created.await["id"].as_str().unwrap().to_owned();
+        self.journal.mailing(&mailing);
+        self.mailings.push(mailing);
+    }
+
     /// Ends a place's process, and starts the next one there.
     async fn replace<F: Future<Output = ()>>(&mut self, index: usize, end: impl FnOnce(Program) -> F) {
+        self.replace_with(index, end, &[]).await;
+    }
+
+    async fn replace_with<F: Future<Output = ()>>(
+        &mut self,
+        index: usize,
+        end: impl FnOnce(Program) -> F,
+        more: &[(&'static str, String)],
+    ) {
         let place = &self.places[index];
         let (role, number, life, env) = (place.role, place.number, place.life + 1, place.env.clone());
         let place = self.places.remove(index);
         end(place.program).await;
-        let program = self.launch(role, number, life, &env);
+        let program = self.launch(role, number, life, &[&env[..], more].concat());
         self.places.insert(index, Place { role, number, life, env, program });
     }
 

@@ -10,7 +10,28 @@ use serde_json::{Value, json};
 use super::{Act, Score};
 
 /// Each by its name.
-pub const ALL: [&str; 8] = ["kills", "once", "rolling", "suspended", "cut", "storm", "broker", "postgres"];
+pub const ALL: [&str; 9] = ["kills", "once", "crashes", "rolling", "suspended", "cut", "storm", "broker", "postgres"];
+
+/// Where processes die, and how often the point is passed in a second or so.
+const POINTS: [(&str, &str, u64); 15] = [
+    ("api", "relay::published", 1),
+    ("api", "transaction::written", 1),
+    ("scheduler", "plan::started", 1),
+    ("scheduler", "plan::read", 5),
+    ("scheduler", "transaction::written", 5),
+    ("scheduler", "plan::committed", 5),
+    ("scheduler", "group::commit", 10),
+    ("sender", "send::replayed", 4),
+    ("sender", "send::permitted", 200),
+    ("sender", "send::answered", 200),
+    ("sender", "send::acknowledged", 200),
+    ("sender", "group::commit", 10),
+    ("projector", "project::moved", 10),
+    ("projector", "project::written", 10),
+    ("projector", "project::committed", 10),
+];
+/// How many moments each is tried at.
+const MOMENTS: usize = 10;
 
 const ROLES: [&str; 4] = ["api", "scheduler", "sender", "projector"];
 
@@ -35,6 +56,15 @@ pub fn by_name(name: &str, seed: u64) -> Option<Score> {
         "kills" => Score { faults: errors, ..base("kills", 2_000, kills(&mut rng)) },
         // The same, and nobody may be called twice.
         "once" => Score { faults: errors, delivery: "at_most_once", ..base("once", 2_000, kills(&mut rng)) },
+        // At each step of planning, sending, committing and projecting.
+        "crashes" => {
+            let crash = |(role, point, passings)| std::iter::repeat_n(Act::Crash(role, point, passings), MOMENTS);
+            Score {
+                faults: errors,
+                pause: 100..500,
+                ..base("crashes", 500, POINTS.into_iter().flat_map(crash).collect())
+            }
+        }
         // 20 rounds in which a process of each role is replaced in good order: nothing may be doubled.
         "rolling" => base("rolling", 1_000, (0..20).flat_map(|_| ROLES.map(Act::Terminate)).collect()),
         "suspended" => {
