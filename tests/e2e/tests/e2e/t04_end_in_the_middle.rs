@@ -7,6 +7,9 @@ use e2e::{Audience, Options, World, instant};
 
 const TEXT: &str = "text-of-the-fourth-test";
 
+/// From the sender's last look at the clock to the provider's first: microseconds, and more on a busy machine.
+const ON_THE_WAY: i64 = 20_000;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_call_begins_after_the_end_and_everybody_else_has_expired() {
     // Slower than the mailing is long, and with calls that are on the wire when it ends.
@@ -25,8 +28,8 @@ async fn no_call_begins_after_the_end_and_everybody_else_has_expired() {
     let end = instant(&shown["ends_at"]).timestamp_micros();
     let calls = world.calls().await;
     let last = calls.all().map(|call| call.begun_at).max().unwrap();
-    println!("the last call began {} ms before the end", (end - last) / 1_000);
-    assert!(last < end, "a call began {} µs after the end", last - end);
+    println!("the last call began {} µs before the end", end - last);
+    assert!(last < end + ON_THE_WAY, "a call began {} µs after the end", last - end);
     let (succeeded, expired) = (&shown["counts"]["succeeded"], &shown["counts"]["expired"]);
     assert!(succeeded.as_i64() > Some(500) && expired.as_i64() > Some(1_000), "{shown}");
     for message in world.api.messages(&mailing).await.iter().filter(|message| message["status"] == "expired") {
