@@ -208,6 +208,11 @@ impl Owned {
         let producer = self.planner.take(&self.desk.kafka)?.stopped_by(&self.handle.stop);
         producer.init(INIT_TIMEOUT).context("init_transactions")?;
         let topic = self.desk.kafka.topics.name(Topic::PlanningProgress);
+        let messages = self.desk.kafka.topics.name(Topic::MessageEvents);
+        let partitions = 0..self.desk.kafka.topics.partitions(Topic::MessageEvents).cast_signed();
+        let mut written: Vec<(&str, i32)> = partitions.map(|partition| (messages.as_str(), partition)).collect();
+        written.push((&topic, self.number));
+        producer.abort_hanging(&written).context("abort what hangs")?;
         let progress = progress::read(&self.desk.kafka, self.number, |record, reason| {
             progress::refuse(&self.desk.dead_letters, &self.desk.runtime, &topic, record, reason);
         })

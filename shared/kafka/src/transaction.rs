@@ -66,6 +66,25 @@ impl TransactionalProducer {
         resume_until(Instant::now() + timeout, &self.stop, |step| self.producer.init_transactions(step))
     }
 
+    /// Aborts what an earlier owner may have left hanging in these partitions, by a transaction of its own that is aborted.
+    /// Comes after [`init`](Self::init), which should have done it and sometimes hasn't.
+    ///
+    /// A broker (4.3.1) that starts after a kill may roll an overdue transaction back before it knows who leads its
+    /// partitions. It then takes them for deleted ("Couldn't find leader endpoint … can be skipped") and writes them no
+    /// marker: the records hang there, and the next commit of the same producer id makes them visible. The marker of a
+    /// transaction that is aborted does the opposite.
+    pub fn abort_hanging(&self, partitions: &[(&str, i32)]) -> Result<()> {
+        self.producer.begin_transaction()?;
+        for &(topic, partition) in partitions {
+            // A compacted topic takes no record without a key.
+            let nothing = BaseRecord::<str, ()>::to(topic).partition(partition).key("aborted");
+            self.producer.send(nothing).map_err(|(error, _)| error)?;
+        }
+        let deadline = Instant::now() + TRANSACTION_TIMEOUT;
+        self.drain(deadline)?;
+        resume_until(deadline, &self.stop, |step| self.producer.abort_transaction(step))
+    }
+
     /// Writes all records in one transaction. Ok means committed; an error leaves the outcome open, also the one that says
     /// that it was told to stop while Kafka was away.
     pub fn publish<'a>(&self, records: impl IntoIterator<Item = Outgoing<'a>>) -> Result<()> {

@@ -14,7 +14,7 @@ pub struct Servers {
     postgres: Option<Postgres>,
     /// The way to Kafka that can be cut.
     pub(crate) proxy: Proxy,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> anyhow::Result<T> + Send + 'static) -> T {
@@ -40,7 +40,7 @@ impl Servers {
             postgres_config: PostgresConfig { dir: folder.path().join("postgres"), port: postgres_port, fsync: false },
             kafka: None,
             postgres: None,
-            _folder: folder,
+            folder,
         };
         servers.start_kafka().await;
         servers.start_postgres().await;
@@ -91,5 +91,14 @@ impl Servers {
     pub async fn stop_postgres(&mut self) {
         let postgres = self.postgres.take().expect("it runs");
         blocking(move || postgres.stop()).await;
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("what Kafka and Postgres hold is kept in {}", self.folder.path().display());
+            self.folder.disable_cleanup(true);
+        }
     }
 }

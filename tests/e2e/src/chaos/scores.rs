@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use super::{Act, Score};
 
 /// Each by its name.
-pub const ALL: [&str; 9] = ["kills", "once", "crashes", "rolling", "suspended", "cut", "storm", "broker", "postgres"];
+pub const ALL: [&str; 10] =
+    ["kills", "once", "crashes", "rolling", "suspended", "cut", "storm", "broker", "outage", "postgres"];
 
 /// Where processes die, and how often the point is passed in a second or so.
 const POINTS: [(&str, &str, u64); 15] = [
@@ -80,8 +81,14 @@ pub fn by_name(name: &str, seed: u64) -> Option<Score> {
             Score { senders: 8, pause: 200..800, ..base("storm", 1_000, (0..128).map(&mut act).collect()) }
         }
         "broker" => Score {
-            pause: 8_000..12_000,
-            ..base("broker", 1_000, (0..10).map(|_| Act::KillKafka(Duration::from_millis(500))).collect())
+            pause: 13_000..20_000,
+            ..base("broker", 800, (0..10).map(|_| Act::KillKafka(Duration::from_millis(500))).collect())
+        },
+        // Longer than a transaction may last: the broker finds overdue ones when it starts.
+        "outage" => Score {
+            clients: 60_000,
+            pause: 13_000..16_000,
+            ..base("outage", 800, (0..5).map(|_| Act::KillKafka(Duration::from_secs(11))).collect())
         },
         "postgres" => Score {
             pause: 3_000..6_000,
