@@ -2,6 +2,8 @@
 //!
 //! `make test` starts the servers; tests run side by side, each with its own database, topics and provider. A test prints
 //! the seed of what it draws; `HERALD_TEST_SEED` runs it again.
+//!
+//! Each was seen to fail once, by breaking its rule in the code: a new one is, too, and its commit says how.
 
 #![expect(clippy::unwrap_used, reason = "clippy takes helpers of tests for code")]
 
