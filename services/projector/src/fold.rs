@@ -38,7 +38,7 @@ impl Fold {
 
     /// Takes the status read at these coordinates.
     pub(crate) fn apply(&mut self, partition: i32, offset: i64, event: &StatusEvent) {
-        if event.kind == Kind::Started {
+        if event.status == Status::Created {
             return;
         }
         let (mailing_no, client_no) = (event.message_id.mailing_no(), event.message_id.client_no());

@@ -54,11 +54,11 @@ pub(crate) struct Slot {
     pub(crate) partition: Arc<Partition>,
     pub(crate) offset: i64,
     pub(crate) event: MessageEvent,
-    /// Calls made so far, also by an earlier owner.
+    /// Calls made so far, also by an earlier owner, the one in doubt not counted.
     pub(crate) attempt: i32,
     /// The next call begins no earlier.
     pub(crate) not_before: Option<DateTime<Utc>>,
-    /// An earlier owner was about to make call number `attempt`, and nobody knows what came of it.
+    /// An earlier owner was about to make another call, and nobody knows what came of it.
     pub(crate) in_doubt: bool,
 }
 
@@ -79,6 +79,7 @@ impl Slot {
         loop {
             let Some(mailing) = stop.run_until_cancelled(self.turn(desk)).await else { return };
             if self.in_doubt {
+                self.attempt += 1;
                 let told = Told { reason: Some(Reason::SenderLost), ..Told::default() };
                 return self.settle(desk, Status::Unknown, told).await;
             }
@@ -98,9 +99,16 @@ impl Slot {
             let request = Request { id: self.event.message_id.get(), phone, text };
             let call = Box::pin(desk.provider.call(self.event.message_id, &request, self.gate())).await;
             desk.metrics.active_sends.dec();
-            drop(call_slot);
+            // At most once: kept until Kafka knows what came of the call, so that a kill makes no more messages unknown than
+            // there are calls at once.
+            let _call_slot = (self.event.delivery == Delivery::AtMostOnce).then_some(call_slot);
             runtime::crash_point!("send::answered");
-            let Call::Made { outcome, code, latency, detail } = call else { continue };
+            let Call::Made { outcome, code, latency, detail } = call else {
+                if self.event.delivery == Delivery::AtMostOnce {
+                    self.tell_not_called(desk).await;
+                }
+                continue;
+            };
             measure(&desk.metrics, &outcome, latency);
 
             let told = Told { reason: None, code, latency: Some(latency), detail };
@@ -151,6 +159,13 @@ impl Slot {
             attempt: self.attempt + 1,
             ..self.event(desk, Kind::Started, Status::Created, Told::default())
         };
+        let offset = desk.statuses.publish(&event).await;
+        self.partition.acknowledge(offset);
+    }
+
+    /// Takes back what [`Self::tell_started`] announced: the message isn't in doubt, a new owner may call.
+    async fn tell_not_called(&self, desk: &Desk) {
+        let event = self.event(desk, Kind::Open, Status::Created, Told::default());
         let offset = desk.statuses.publish(&event).await;
         self.partition.acknowledge(offset);
     }

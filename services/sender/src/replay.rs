@@ -31,6 +31,7 @@ pub(crate) struct Known {
     /// Where its first status lies.
     first_status: i64,
     pub(crate) settled: bool,
+    /// Calls made so far, the one in doubt not counted.
     pub(crate) attempt: i32,
     pub(crate) not_before: Option<DateTime<Utc>>,
     /// Its last status is that a call was about to begin.
@@ -101,7 +102,7 @@ impl Known {
             round: event.round,
             first_status: offset,
             settled: event.kind == Kind::Settled,
-            attempt: event.attempt,
+            attempt: calls_before(event),
             not_before: event.not_before,
             in_doubt: event.kind == Kind::Started,
         }
@@ -109,8 +110,8 @@ impl Known {
 
     fn add(&mut self, event: &StatusEvent) {
         self.settled |= event.kind == Kind::Settled;
-        if event.attempt >= self.attempt {
-            self.attempt = event.attempt;
+        if calls_before(event) >= self.attempt {
+            self.attempt = calls_before(event);
             self.not_before = event.not_before;
             self.in_doubt = event.kind == Kind::Started;
         }
@@ -120,6 +121,11 @@ impl Known {
     pub(crate) fn is_of(&self, event: &MessageEvent) -> bool {
         self.message_id == event.message_id && self.round == event.round
     }
+}
+
+/// A `started` counts the call that is about to begin; it may be taken back.
+fn calls_before(event: &StatusEvent) -> i32 {
+    event.attempt - i32::from(event.kind == Kind::Started)
 }
 
 fn status_of(record: &Record, partition: i32) -> Option<StatusEvent> {
@@ -306,7 +312,14 @@ mod tests {
         known.add(&status(3, Kind::Open, 1));
         assert!(!known.in_doubt);
         known.add(&status(3, Kind::Started, 2));
-        assert!(known.in_doubt);
-        assert_eq!(known.attempt, 2);
+        assert_eq!((known.in_doubt, known.attempt), (true, 1));
+    }
+
+    #[test]
+    fn a_call_that_was_announced_and_not_made_is_in_no_doubt_and_not_counted() {
+        let mut known = Known::new(&status(3, Kind::Open, 1), 10);
+        known.add(&status(3, Kind::Started, 2));
+        known.add(&StatusEvent { status: Status::Created, ..status(3, Kind::Open, 1) });
+        assert_eq!((known.in_doubt, known.attempt), (false, 1));
     }
 }

@@ -51,7 +51,7 @@ pub enum Kind {
     /// A call is about to begin, of an `at_most_once` mailing. Nothing of the message has changed yet: its status is
     /// `created`, and readers that only want to know what became of it pass this by.
     Started,
-    /// The message stays open.
+    /// The message stays open. With the status `created` it takes a `started` back: the call was not made.
     Open,
     /// Its round is over.
     Settled,

@@ -68,13 +68,38 @@ async fn with_the_sender_killed_nobody_is_called_twice() {
     let calls = world.calls().await;
     assert_eq!(calls.all().count(), calls.by_message.len(), "nobody is called twice");
     let unknown = shown["counts"]["unknown"].as_i64().unwrap();
-    println!("{unknown} are unknown after two kills with up to {CONCURRENCY} calls on the wire");
+    println!("{unknown} are unknown after two kills with at most {CONCURRENCY} calls on the wire");
     assert!((1..=2 * CONCURRENCY).contains(&unknown), "{shown}");
     for message in world.api.messages(&mailing).await.iter().filter(|message| message["status"] == "unknown") {
         assert_eq!(message["reason"], "sender_lost", "{message}");
     }
     let running: Vec<_> = others.iter().chain([&sender]).collect();
     world.assert_secrecy(&audience, &[TEXT], &running).await;
+    for program in others.into_iter().chain([sender]) {
+        program.terminate().await;
+    }
+    world.clean_up().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sender_that_leaves_in_good_order_leaves_nothing_unknown() {
+    const CLIENTS: usize = 3_000;
+    let provider = vec![("HERALD_SIM_LATENCY", "50ms..150ms".to_owned())];
+    let world = World::new("t13_terminated", Options { provider, ..Options::default() }).await;
+    let others = [world.start(&["api"]).await, world.start(&["scheduler"]).await, world.start(&["projector"]).await];
+    world.import(&Audience::of(CLIENTS, 916, "once")).await;
+    let mut sender = world.start(&["sender"]).await;
+    let request = json!({"text": TEXT, "filter": "once", "delivery": "at_most_once"});
+    let mailing = world.api.create_mailing(&request).await;
+    for restart in 1..=3 {
+        world.accepted(restart * 700 + world.random(0..200)).await;
+        sender.terminate().await;
+        sender = world.start(&["sender"]).await;
+    }
+    let shown = world.assert_conserved(&mailing, CLIENTS).await;
+    assert_eq!(shown["counts"]["succeeded"], CLIENTS, "{shown}");
+    let calls = world.calls().await;
+    assert_eq!(calls.all().count(), CLIENTS, "nobody is called twice");
     for program in others.into_iter().chain([sender]) {
         program.terminate().await;
     }
