@@ -2,12 +2,13 @@
 //! a mistake can't excuse itself.
 //!
 //! [`sampler`] looks at a run while it lasts, [`collect`] gathers the rest of the evidence after its end, [`judge`] holds
-//! the rules against it. The judge has no model of a run: what Herald did is read from records, rows and the provider's log,
+//! the rules against it, [`figures`] says what it measured. The judge has no model of a run: what Herald did is read from records, rows and the provider's log,
 //! and what it may be excused by from the conductor's [`journal`].
 
 mod case;
 pub mod collect;
 pub mod evidence;
+pub mod figures;
 pub mod journal;
 mod rules;
 pub mod sample;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use checker::collect::{self, Sources};
+use checker::figures::{Figure, Targets, figures};
 use checker::sampler::{self, Watched};
 
 #[derive(Parser)]
@@ -18,8 +19,14 @@ struct Cli {
 enum Verb {
     /// Looks at a run every 200 ms until SIGTERM, and appends what it sees to a file.
     Sample(Watched),
-    /// Holds the rules against what a run has left behind; prints a line a rule, and exits with 1 if one is broken.
-    Judge(Sources),
+    /// Holds the rules against what a run has left behind; prints a line a rule and a line a figure, and exits with 1 if one
+    /// is broken or misses its target.
+    Judge {
+        #[command(flatten)]
+        sources: Sources,
+        #[command(flatten)]
+        targets: Targets,
+    },
 }
 
 #[tokio::main]
@@ -29,12 +36,13 @@ async fn main() -> anyhow::Result<ExitCode> {
             sampler::run(&watched).await?;
             Ok(ExitCode::SUCCESS)
         }
-        Verb::Judge(sources) => {
-            let verdicts = checker::judge(&collect::evidence(&sources).await?);
-            for verdict in &verdicts {
-                println!("{verdict}");
-            }
-            Ok(if verdicts.iter().all(checker::Verdict::holds) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Verb::Judge { sources, targets } => {
+            let evidence = collect::evidence(&sources).await?;
+            let (verdicts, figures) = (checker::judge(&evidence), figures(&evidence, &targets));
+            verdicts.iter().for_each(|verdict| println!("{verdict}"));
+            figures.iter().for_each(|figure| println!("{figure}"));
+            let good = verdicts.iter().all(checker::Verdict::holds) && figures.iter().all(Figure::holds);
+            Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
     }
 }

@@ -60,6 +60,8 @@ pub struct Score {
     pub acts: Vec<Act>,
     /// Between two acts, ms, drawn for each.
     pub pause: std::ops::Range<u64>,
+    /// What the judge asks of the run: `again`, `unknown`, `done`, `idle`, `back`, see `checker judge --help`.
+    pub targets: Vec<(&'static str, f64)>,
 }
 
 /// A process of a role, and the one that takes its place when it dies, and so on.
@@ -79,6 +81,7 @@ struct Stage {
     places: Vec<Place>,
     faults: Value,
     mailings: Vec<String>,
+    targets: Vec<(&'static str, f64)>,
 }
 
 /// Plays a score to the mailing's end, and fails unless the judge has no objection.
@@ -94,7 +97,15 @@ pub async fn play(score: Score) {
     };
     let world = World::new(score.name, options).await;
     let journal = Journal::create(&world.folder().join("journal.ndjson"));
-    let mut stage = Stage { world, servers, journal, places: vec![], faults: score.faults, mailings: vec![] };
+    let mut stage = Stage {
+        world,
+        servers,
+        journal,
+        places: vec![],
+        faults: score.faults,
+        mailings: vec![],
+        targets: score.targets,
+    };
     stage.enter(score.senders).await;
 
     stage
@@ -149,8 +160,9 @@ impl Stage {
 
     fn launch(&self, role: &'static str, number: usize, life: usize, env: &[(&'static str, String)]) -> Program {
         let name = format!("{role}-{number}.{life}");
-        self.journal.write("start", role, &name, "");
-        self.world.launch("herald", &[role], &name, env)
+        let program = self.world.launch("herald", &[role], &name, env);
+        self.journal.write("start", role, &name, &program.ops);
+        program
     }
 
     /// One of the role's places, drawn.
@@ -331,6 +343,7 @@ impl Stage {
         ] {
             args.extend([name.to_owned(), value]);
         }
+        args.extend(self.targets.iter().flat_map(|(name, most)| [format!("--{name}"), most.to_string()]));
         for place in self.places {
             place.program.ended().await;
         }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "clippy takes helpers of tests for code")]
 
+mod figures;
 mod good;
 mod planning;
 mod sending;

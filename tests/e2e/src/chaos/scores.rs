@@ -51,12 +51,22 @@ pub fn by_name(name: &str, seed: u64) -> Option<Score> {
         senders: 3,
         acts,
         pause: 500..1_500,
+        targets: vec![],
     };
     Some(match name {
         // 50 kills over all services.
-        "kills" => Score { faults: errors, ..base("kills", 2_000, kills(&mut rng)) },
-        // The same, and nobody may be called twice.
-        "once" => Score { faults: errors, delivery: "at_most_once", ..base("once", 2_000, kills(&mut rng)) },
+        "kills" => Score {
+            faults: errors,
+            targets: vec![("again", 0.05), ("done", 30.0)],
+            ..base("kills", 2_000, kills(&mut rng))
+        },
+        // The same, and nobody may be called twice; what a kill leaves unknown is what could be on the wire.
+        "once" => Score {
+            faults: errors,
+            delivery: "at_most_once",
+            targets: vec![("again", 0.0), ("unknown", 256.0), ("done", 30.0)],
+            ..base("once", 2_000, kills(&mut rng))
+        },
         // At each step of planning, sending, committing and projecting.
         "crashes" => {
             let crash = |(role, point, passings)| std::iter::repeat_n(Act::Crash(role, point, passings), MOMENTS);
@@ -67,7 +77,10 @@ pub fn by_name(name: &str, seed: u64) -> Option<Score> {
             }
         }
         // 20 rounds in which a process of each role is replaced in good order: nothing may be doubled.
-        "rolling" => base("rolling", 1_000, (0..20).flat_map(|_| ROLES.map(Act::Terminate)).collect()),
+        "rolling" => Score {
+            targets: vec![("again", 0.0), ("idle", 5.0)],
+            ..base("rolling", 1_000, (0..20).flat_map(|_| ROLES.map(Act::Terminate)).collect())
+        },
         "suspended" => {
             let seconds = Duration::from_secs;
             let acts = vec![Act::Suspend("sender", seconds(60)), Act::Suspend("scheduler", seconds(30))];
@@ -82,6 +95,7 @@ pub fn by_name(name: &str, seed: u64) -> Option<Score> {
         }
         "broker" => Score {
             pause: 13_000..20_000,
+            targets: vec![("back", 15.0)],
             ..base("broker", 800, (0..10).map(|_| Act::KillKafka(Duration::from_millis(500))).collect())
         },
         // Longer than a transaction may last: the broker finds overdue ones when it starts.
@@ -92,6 +106,7 @@ pub fn by_name(name: &str, seed: u64) -> Option<Score> {
         },
         "postgres" => Score {
             pause: 3_000..6_000,
+            targets: vec![("again", 0.0), ("back", 5.0)],
             ..base("postgres", 1_500, (0..10).map(|_| Act::KillPostgres(Duration::from_secs(1))).collect())
         },
         _ => return None,

@@ -45,6 +45,7 @@ async fn ten_kills_and_every_other_fault_once_leave_nothing_that_the_judge_objec
         senders: 3,
         acts,
         pause: 200..1_000,
+        targets: vec![],
     })
     .await;
 }

@@ -1,0 +1,186 @@
+//! What a run measured, and whether that is within what was asked of it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::evidence::{Evidence, Record};
+use crate::journal::Entry;
+use crate::wire::StatusEvent;
+
+const SECOND: i64 = 1_000_000;
+/// A run misses a time only by this factor: machines are noisy.
+const NOISE: f64 = 3.0;
+
+/// What is asked of a run; what isn't asked is only measured.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct Targets {
+    /// Messages accepted again, as a share of the slots that the senders had open when they were killed.
+    #[arg(long)]
+    pub again: Option<f64>,
+    /// Messages unknown, for each kill of a sender.
+    #[arg(long)]
+    pub unknown: Option<f64>,
+    /// Seconds from the last act to the last settling status.
+    #[arg(long)]
+    pub done: Option<f64>,
+    /// Seconds without a status in a partition in which messages wait.
+    #[arg(long)]
+    pub idle: Option<f64>,
+    /// Seconds from a server's start to nine tenths of the run's rate.
+    #[arg(long)]
+    pub back: Option<f64>,
+}
+
+/// One thing measured.
+#[derive(Debug)]
+pub struct Figure {
+    what: String,
+    unit: &'static str,
+    /// None if the run had no occasion for it.
+    pub measured: Option<f64>,
+    target: Option<f64>,
+    limit: Option<f64>,
+}
+
+impl Figure {
+    fn count(what: String, measured: Option<f64>, target: Option<f64>) -> Self {
+        Self { what, unit: "", measured, target, limit: target }
+    }
+
+    fn time(what: &str, measured: Option<f64>, target: Option<f64>) -> Self {
+        Self { what: what.to_owned(), unit: " s", measured, target, limit: target.map(|target| NOISE * target) }
+    }
+
+    /// Whether it is within what was asked, a time with three times the room.
+    pub fn holds(&self) -> bool {
+        self.limit.is_none_or(|limit| self.measured.is_some_and(|measured| measured <= limit))
+    }
+}
+
+impl fmt::Display for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let head = if self.holds() { "measured" } else { "MISSED  " };
+        let figure = |figure: f64| format!("{}{}", (figure * 1_000.0).round() / 1_000.0, self.unit);
+        write!(f, "{head}    {}: {}", self.what, self.measured.map_or("nothing".to_owned(), figure))?;
+        self.target.map_or(Ok(()), |target| write!(f, " (asked: {})", figure(target)))
+    }
+}
+
+/// Measures a run.
+pub fn figures(evidence: &Evidence, targets: &Targets) -> Vec<Figure> {
+    let kills: Vec<&Entry> = evidence
+        .journal
+        .iter()
+        .filter(|entry| entry.event == "kill" && entry.role.as_deref() == Some("sender"))
+        .collect();
+    let open: f64 = kills.iter().filter_map(|kill| slots_open_at(evidence, kill)).sum();
+    let again = accepted_again(evidence);
+    let unknown = evidence.rows.iter().filter(|row| row.status == "unknown").count() as f64;
+    let per = |many: f64, of: f64| if many == 0.0 { Some(0.0) } else { (of > 0.0).then_some(many / of) };
+    let mut settled: Vec<&Record<StatusEvent>> =
+        evidence.status_events.iter().filter(|r| r.event.as_ref().is_some_and(StatusEvent::settles)).collect();
+    settled.sort_by_key(|record| record.at);
+    vec![
+        Figure::count(
+            format!("{again} accepted again, of {open} slots open at kills"),
+            per(again, open),
+            targets.again,
+        ),
+        Figure::count(
+            format!("{unknown} unknown, for each of {} kills", kills.len()),
+            per(unknown, kills.len() as f64),
+            targets.unknown,
+        ),
+        Figure::time("from the last act to the last status", done(evidence, &settled), targets.done),
+        Figure::time("the longest that messages of a partition waited without a status", idle(evidence), targets.idle),
+        Figure::time("from a server's start to 90 % of the rate", back(evidence), targets.back),
+    ]
+}
+
+fn accepted_again(evidence: &Evidence) -> f64 {
+    let mut accepted: BTreeMap<i64, usize> = BTreeMap::new();
+    evidence.calls.iter().filter(|call| call.accepted).for_each(|call| *accepted.entry(call.id).or_default() += 1);
+    accepted.values().map(|times| times - 1).sum::<usize>() as f64
+}
+
+/// What the process had open when it was last asked; its start's note is its ops address.
+fn slots_open_at(evidence: &Evidence, kill: &Entry) -> Option<f64> {
+    let started = evidence.journal.iter().find(|entry| entry.event == "start" && entry.name == kill.name)?;
+    let of_it = |sample: &crate::sample::Sample| {
+        let process = sample.processes.iter().find(|process| Some(&process.ops) == started.note.as_ref());
+        process.and_then(|process| process.open_slots)
+    };
+    let lived = evidence.samples.iter().filter(|sample| (started.at..=kill.at).contains(&sample.at));
+    lived.filter_map(of_it).next_back()
+}
+
+fn done(evidence: &Evidence, settled: &[&Record<StatusEvent>]) -> Option<f64> {
+    let last = settled.last()?.at;
+    let acts = evidence.journal.iter().filter(|entry| entry.event != "mailing" && entry.at < last);
+    acts.map(|act| act.at).max().map(|act| seconds(last - act))
+}
+
+/// The longest time in which a partition held planned messages that weren't settled, and none of its messages had a status.
+fn idle(evidence: &Evidence) -> Option<f64> {
+    enum What {
+        Planned,
+        Told { settles: bool },
+    }
+    let mut partitions: BTreeMap<i32, Vec<(i64, What)>> = BTreeMap::new();
+    for record in evidence.message_events.iter().filter(|record| record.visible && record.event.is_some()) {
+        partitions.entry(record.partition).or_default().push((record.at, What::Planned));
+    }
+    for record in &evidence.status_events {
+        let settles = record.event.as_ref().is_some_and(StatusEvent::settles);
+        partitions.entry(record.partition).or_default().push((record.at, What::Told { settles }));
+    }
+    let longest = |mut moments: Vec<(i64, What)>| {
+        moments.sort_by_key(|(at, _)| *at);
+        let (mut open, mut since, mut longest) = (0, 0, 0);
+        for (at, what) in moments {
+            match what {
+                What::Planned if open <= 0 => (open, since) = (1, at),
+                What::Planned => open += 1,
+                What::Told { settles } => {
+                    longest = longest.max(if open > 0 { at - since } else { 0 });
+                    since = at;
+                    open -= i64::from(settles);
+                }
+            }
+        }
+        longest
+    };
+    partitions.into_values().map(longest).max().map(seconds)
+}
+
+/// The rate of a run is that of its better seconds: the upper quartile.
+fn back(evidence: &Evidence) -> Option<f64> {
+    let mut by_second: BTreeMap<i64, usize> = BTreeMap::new();
+    for call in evidence.calls.iter().filter(|call| call.accepted) {
+        *by_second.entry(call.begun_at / SECOND).or_default() += 1;
+    }
+    let mut rates: Vec<usize> = by_second.values().copied().collect();
+    rates.sort_unstable();
+    let full = *rates.get(rates.len() * 3 / 4)? as f64 * 0.9;
+    let mut begun: Vec<i64> = evidence.calls.iter().filter(|call| call.accepted).map(|call| call.begun_at).collect();
+    begun.sort_unstable();
+    let of_server = |entry: &&Entry| {
+        entry.event == "start"
+            && matches!(entry.role.as_deref(), Some("kafka" | "postgres"))
+            && entry.at < begun[begun.len() - 1]
+    };
+    let after = |start: &Entry| {
+        let first = begun.partition_point(|at| *at < start.at);
+        let full_from = (first..begun.len()).find(|&index| {
+            let in_a_second = begun[index..].partition_point(|at| *at < begun[index] + SECOND);
+            in_a_second as f64 >= full
+        });
+        seconds(full_from.map_or(begun[begun.len() - 1], |index| begun[index]) - start.at)
+    };
+    let times = evidence.journal.iter().filter(of_server).map(after);
+    times.reduce(f64::max)
+}
+
+fn seconds(us: i64) -> f64 {
+    us as f64 / SECOND as f64
+}
