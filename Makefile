@@ -9,10 +9,10 @@ IF_BUILT = if [ ! -x $(DEVSTACK) ]; then \
 SQLX_CLI = .local/cargo/bin/sqlx
 
 .DEFAULT_GOAL = help
-.PHONY: help run stop reset status logs demo test check fmt sqlx chaos bench tools
+.PHONY: help run stop reset status logs demo test check fmt sqlx chaos histories bench tools
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
 run: tools ## Build, bring up Kafka, Postgres, the provider simulator and Herald, run the demo
 	@cargo build
@@ -69,6 +69,9 @@ $(SQLX_CLI):
 chaos: tools ## Play the long runs under fire: make chaos [SEEDS="1 2 3"] [RUNS="kills rolling"]
 	@cargo build --workspace --bins --tests
 	@$(TARGET)/chaos --seeds "$(SEEDS)" $(RUNS)
+
+histories: tools ## Play 1,000,000 random histories of the ledger and of the projector's fold
+	PROPTEST_CASES=1000000 cargo test -p kafka -p projector --lib -- ledger fold
 
 bench: tools ## Measure 100,000 messages with the services apart
 	@cargo build --release --bins
