@@ -73,7 +73,7 @@ pub fn figures(evidence: &Evidence, targets: &Targets) -> Vec<Figure> {
         .iter()
         .filter(|entry| entry.event == "kill" && entry.role.as_deref() == Some("sender"))
         .collect();
-    let open: f64 = kills.iter().filter_map(|kill| slots_open_at(evidence, kill)).sum();
+    let open = kills.iter().filter_map(|kill| slots_open_at(evidence, kill)).fold(0.0, |sum, open| sum + open);
     let again = accepted_again(evidence);
     let unknown = evidence.rows.iter().filter(|row| row.status == "unknown").count() as f64;
     let per = |many: f64, of: f64| if many == 0.0 { Some(0.0) } else { (of > 0.0).then_some(many / of) };
@@ -92,7 +92,7 @@ pub fn figures(evidence: &Evidence, targets: &Targets) -> Vec<Figure> {
             targets.unknown,
         ),
         Figure::time("from the last act to the last status", done(evidence, &settled), targets.done),
-        Figure::time("the longest that messages of a partition waited without a status", idle(evidence), targets.idle),
+        idle(evidence, targets.idle),
         Figure::time("from a server's start to 90 % of the rate", back(evidence), targets.back),
     ]
 }
@@ -121,7 +121,7 @@ fn done(evidence: &Evidence, settled: &[&Record<StatusEvent>]) -> Option<f64> {
 }
 
 /// The longest time in which a partition held planned messages that weren't settled, and none of its messages had a status.
-fn idle(evidence: &Evidence) -> Option<f64> {
+fn idle(evidence: &Evidence, target: Option<f64>) -> Figure {
     enum What {
         Planned,
         Told { settles: bool },
@@ -136,13 +136,13 @@ fn idle(evidence: &Evidence) -> Option<f64> {
     }
     let longest = |mut moments: Vec<(i64, What)>| {
         moments.sort_by_key(|(at, _)| *at);
-        let (mut open, mut since, mut longest) = (0, 0, 0);
+        let (mut open, mut since, mut longest) = (0, 0, (0, 0));
         for (at, what) in moments {
             match what {
                 What::Planned if open <= 0 => (open, since) = (1, at),
                 What::Planned => open += 1,
                 What::Told { settles } => {
-                    longest = longest.max(if open > 0 { at - since } else { 0 });
+                    longest = longest.max(if open > 0 { (at - since, since) } else { (0, 0) });
                     since = at;
                     open -= i64::from(settles);
                 }
@@ -150,7 +150,12 @@ fn idle(evidence: &Evidence) -> Option<f64> {
         }
         longest
     };
-    partitions.into_values().map(longest).max().map(seconds)
+    let longest = partitions.into_iter().map(|(partition, moments)| (longest(moments), partition)).max();
+    let first = evidence.journal.first().map_or(0, |entry| entry.at);
+    let where_and_when =
+        longest.map_or(String::new(), |((_, since), number)| format!(" {number}, {:.1} s in", seconds(since - first)));
+    let what = format!("messages waited without a status, at most, in partition{where_and_when}");
+    Figure::time(&what, longest.map(|((longest, _), _)| seconds(longest)), target)
 }
 
 /// The rate of a run is that of its better seconds: the upper quartile.
