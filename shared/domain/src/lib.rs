@@ -1,11 +1,13 @@
 //! Herald's rules, as pure functions and types: no IO, no clock, no randomness, no async.
 //!
 //! What may be written ([`client`], [`mailing`]), what is planned next ([`planning`], [`conveyor`]), whether a call may
-//! begin and what follows from its outcome ([`delivery`]), and which status of a message stands ([`status`]).
+//! begin and what follows from its outcome ([`delivery`]), which status of a message stands ([`status`]), and how much garbage
+//! a reader may pass ([`garbage`]).
 
 pub mod client;
 pub mod conveyor;
 pub mod delivery;
+pub mod garbage;
 pub mod ids;
 pub mod mailing;
 pub mod planning;
