@@ -1,4 +1,5 @@
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use events::topics::Topic;
 use runtime::config::{KafkaSettings, OpsSettings, PostgresSettings, TopicSettings};
 
 /// Herald sends text messages to clients: nothing lost, nothing doubled, and a status for each.
@@ -25,6 +26,8 @@ pub(crate) enum Command {
     Migrate(Migrate),
     /// Creates the topics that are missing, and fails on one that differs.
     Topics(Topics),
+    /// Lets a reader that has stopped pass, as dead letters, the records of a partition that can't be decoded.
+    Skip(Skip),
     /// Prints the API's OpenAPI document.
     Openapi,
     /// Loads 10,000 clients through the API and sends them a mailing.
@@ -119,6 +122,40 @@ pub(crate) struct Topics {
     pub(crate) kafka: KafkaSettings,
     #[command(flatten)]
     pub(crate) topics: TopicSettings,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Skip {
+    #[command(flatten)]
+    pub(crate) kafka: KafkaSettings,
+    #[command(flatten)]
+    pub(crate) topics: TopicSettings,
+    /// Which topic.
+    pub(crate) topic: ReadTopic,
+    /// Which partition of it.
+    pub(crate) partition: u16,
+    /// Only records below this offset; the partition's present end if it isn't given.
+    #[arg(long)]
+    pub(crate) before: Option<i64>,
+}
+
+/// The topics that a group reads.
+#[derive(ValueEnum, Clone, Copy, Debug)]
+pub(crate) enum ReadTopic {
+    MailingEvents,
+    MessageEvents,
+    StatusEvents,
+}
+
+impl ReadTopic {
+    /// The topic and its reader.
+    pub(crate) fn reader(self) -> (Topic, &'static str) {
+        match self {
+            Self::MailingEvents => (Topic::MailingEvents, "scheduler"),
+            Self::MessageEvents => (Topic::MessageEvents, "sender"),
+            Self::StatusEvents => (Topic::StatusEvents, "projector"),
+        }
+    }
 }
 
 #[derive(Args, Clone, Debug)]

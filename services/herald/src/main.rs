@@ -4,6 +4,7 @@ mod check;
 mod cli;
 mod demo;
 mod services;
+mod skip;
 mod verbs;
 
 use runtime::config::Environment;
@@ -43,6 +44,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Projector(projector) => services::projector(projector).await,
         Command::Migrate(migrate) => verbs::migrate(migrate).await,
         Command::Topics(topics) => verbs::topics(topics).await,
+        Command::Skip(skip) => skip::run(skip).await,
         Command::Openapi => verbs::openapi(),
         Command::Demo(demo) => demo::run(demo).await,
         Command::Config(config) => verbs::config(&config),

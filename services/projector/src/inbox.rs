@@ -5,7 +5,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use events::StatusEvent;
-use kafka::{Commit, Flow, Record};
+use kafka::{Commit, Flow};
 use store::projection::OffsetMove;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -47,7 +47,7 @@ struct Partition {
     stored: Option<i64>,
     /// The next offset to read.
     next: i64,
-    queue: VecDeque<Record>,
+    queue: VecDeque<Read>,
     /// It is being given up, or left to be looked at again: nothing more is written.
     closing: bool,
 }
@@ -56,6 +56,15 @@ struct Partition {
 struct Load {
     records: usize,
     bytes: usize,
+}
+
+/// A record as read.
+#[derive(Clone, Debug)]
+pub(crate) struct Read {
+    pub(crate) offset: i64,
+    pub(crate) bytes: usize,
+    /// None: it is a dead letter by now, only its offset is passed.
+    pub(crate) event: Option<StatusEvent>,
 }
 
 /// A record on its way into Postgres. Items are sorted by partition and offset.
@@ -69,9 +78,9 @@ pub(crate) struct Item {
 }
 
 impl Load {
-    fn change(&mut self, record: &Record, by: isize) {
+    fn change(&mut self, read: &Read, by: isize) {
         self.records = self.records.saturating_add_signed(by);
-        self.bytes = self.bytes.saturating_add_signed(by * record.payload.as_ref().map_or(0, Vec::len).cast_signed());
+        self.bytes = self.bytes.saturating_add_signed(by * read.bytes.cast_signed());
     }
 
     fn over(&self, share: usize) -> bool {
@@ -82,7 +91,7 @@ impl Load {
 impl State {
     fn clear(&mut self, partition: i32) {
         if let Some(partition) = self.partitions.get_mut(&partition) {
-            partition.queue.iter().for_each(|record| self.load.change(record, -1));
+            partition.queue.iter().for_each(|read| self.load.change(read, -1));
             partition.queue.clear();
         }
     }
@@ -143,20 +152,20 @@ impl Inbox {
     }
 
     /// Takes in a record.
-    pub(crate) fn push(&self, record: Record) -> Flow {
+    pub(crate) fn push(&self, number: i32, read: Read) -> Flow {
         let mut state = self.state();
         let State { partitions, load, .. } = &mut *state;
-        let Some(partition) = partitions.get_mut(&record.partition).filter(|partition| !partition.closing) else {
+        let Some(partition) = partitions.get_mut(&number).filter(|partition| !partition.closing) else {
             return Flow::More;
         };
-        if record.offset < partition.next {
-            tracing::warn!(kafka.partition = record.partition, "the log went back; it is looked at again");
-            state.rejoin(record.partition);
+        if read.offset < partition.next {
+            tracing::warn!(kafka.partition = number, "the log went back; it is looked at again");
+            state.rejoin(number);
             return Flow::More;
         }
-        partition.next = record.offset + 1;
-        load.change(&record, 1);
-        partition.queue.push_back(record);
+        partition.next = read.offset + 1;
+        load.change(&read, 1);
+        partition.queue.push_back(read);
         if load.records == 1 || load.records == self.batch {
             self.grown.notify_one();
         }
@@ -193,17 +202,20 @@ impl Inbox {
     }
 
     /// Takes a batch: of each partition its share, so that a long queue holds none of the others up.
-    pub(crate) fn take(&self) -> Vec<(u64, Record)> {
+    pub(crate) fn take(&self) -> Vec<Item> {
         let mut state = self.state();
         let State { partitions, load, .. } = &mut *state;
         let waiting = partitions.values().filter(|partition| !partition.queue.is_empty()).count();
         let share = self.batch.div_ceil(waiting.max(1));
         let mut batch = Vec::new();
-        for partition in partitions.values_mut() {
-            let take = share.min(partition.queue.len()).min(self.batch - batch.len());
-            batch.extend(partition.queue.drain(..take).map(|record| (partition.assignment, record)));
+        for (&number, partition) in partitions {
+            let (take, assignment) =
+                (share.min(partition.queue.len()).min(self.batch - batch.len()), partition.assignment);
+            for read in partition.queue.drain(..take) {
+                load.change(&read, -1);
+                batch.push(Item { partition: number, offset: read.offset, assignment, event: read.event });
+            }
         }
-        batch.iter().for_each(|(_, record)| load.change(record, -1));
         batch
     }
 

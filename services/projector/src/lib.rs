@@ -48,10 +48,11 @@ pub async fn start(
     let inbox = Arc::new(Inbox::new(settings.projector_batch as usize));
     let postgres = service.health.readiness("projector-postgres");
 
+    let dead_letters = Arc::new(DeadLetters::new(kafka, kafka_metrics)?);
     let writer = Writer {
         inbox: Arc::clone(&inbox),
         pool: pool.clone(),
-        dead_letters: DeadLetters::new(kafka, kafka_metrics)?,
+        dead_letters: Arc::clone(&dead_letters),
         topic: kafka.topics.name(Topic::StatusEvents),
         mailings: HashMap::new(),
         postgres: postgres.clone(),
@@ -69,12 +70,13 @@ pub async fn start(
         handle: Handle::current(),
         postgres,
         group: service.health.readiness("projector-group"),
+        reading: service.health.readiness("status-events"),
         beat: service.health.heartbeat("projector-consumer", longest_turn),
         stop: service.stop.clone(),
         failure: Mutex::default(),
     });
     let group = GroupSettings {
-        group: kafka.topics.group("projector"),
+        reader: "projector",
         topic: Topic::StatusEvents,
         session_timeout: SESSION_TIMEOUT,
         max_poll_interval: settings.projector_max_poll_interval,
@@ -82,7 +84,9 @@ pub async fn start(
         fetch_min_bytes: 65_536,
     };
     let (kafka, kafka_metrics) = (kafka.clone(), kafka_metrics.clone());
-    service.tasks.spawn_blocking("projector-consumer", move || consume(&kafka, &group, &kafka_metrics, &member));
+    service
+        .tasks
+        .spawn_blocking("projector-consumer", move || consume(&kafka, &group, &kafka_metrics, &member, &dead_letters));
     Ok(())
 }
 
@@ -92,6 +96,7 @@ fn consume(
     group: &GroupSettings,
     metrics: &kafka::Metrics,
     member: &Arc<ProjectorMember>,
+    dead_letters: &Arc<DeadLetters>,
 ) -> anyhow::Result<()> {
     while !member.stop.is_cancelled() {
         let membership = member.stop.child_token();
@@ -102,6 +107,8 @@ fn consume(
             metrics,
             membership,
             Arc::clone(member) as Arc<dyn kafka::Member>,
+            Arc::clone(dead_letters),
+            member.handle.clone(),
         )?;
         consumer.run(|| member.beat.beat())?;
         if let Some(reason) = member.failure.lock().expect("not poisoned").take() {

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use events::{DecodeError, decode};
 use kafka::{Assigned, Commit, Flow, Member, Moment, Record, Start};
 use runtime::health::{Heartbeat, Readiness};
 use sqlx::PgPool;
@@ -9,7 +10,7 @@ use store::projection;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use crate::inbox::Inbox;
+use crate::inbox::{Inbox, Read};
 use crate::settings::Settings;
 
 /// The projector in its group: it begins where Postgres says, and hands what it reads to the writer.
@@ -19,6 +20,7 @@ pub(crate) struct ProjectorMember {
     pub(crate) handle: Handle,
     pub(crate) postgres: Readiness,
     pub(crate) group: Readiness,
+    pub(crate) reading: Readiness,
     pub(crate) beat: Heartbeat,
     pub(crate) stop: CancellationToken,
     /// Why the projector must not go on.
@@ -102,8 +104,19 @@ impl Member for ProjectorMember {
         self.inbox.revoke(partitions, if lost { Duration::ZERO } else { Settings::REVOKE_DEADLINE })
     }
 
-    fn record(&self, record: Record) -> Flow {
-        self.inbox.push(record)
+    fn record(&self, record: Record) -> Result<Flow, DecodeError> {
+        let event = decode(record.payload.as_deref())?;
+        let bytes = record.payload.map_or(0, |payload| payload.len());
+        Ok(self.inbox.push(record.partition, Read { offset: record.offset, bytes, event: Some(event) }))
+    }
+
+    /// The room that one offset takes is no reason to pause.
+    fn passed(&self, partition: i32, offset: i64) {
+        self.inbox.push(partition, Read { offset, bytes: 0, event: None });
+    }
+
+    fn stopped(&self, why: Option<String>) {
+        self.reading.set(why);
     }
 
     fn wants(&self, _: i32) -> bool {

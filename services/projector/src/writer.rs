@@ -3,8 +3,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
-use events::{DeadLetter, StatusEvent, decode};
-use kafka::{DeadLetters, Record};
+use events::DeadLetter;
+use kafka::DeadLetters;
 use runtime::health::{Heartbeat, Readiness};
 use sqlx::{Connection, PgPool};
 use store::projection::{self, OffsetMove};
@@ -27,7 +27,7 @@ const KNOWN_MAILINGS: usize = 10_000;
 pub(crate) struct Writer {
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) pool: PgPool,
-    pub(crate) dead_letters: DeadLetters,
+    pub(crate) dead_letters: Arc<DeadLetters>,
     pub(crate) topic: String,
     pub(crate) mailings: HashMap<i64, Uuid>,
     pub(crate) postgres: Readiness,
@@ -68,20 +68,8 @@ impl Writer {
         }
     }
 
-    /// Decodes the records; those that can't be taken are dead letters before their offset is passed.
-    async fn prepare(&mut self, batch: Vec<(u64, Record)>) -> Result<Vec<Item>, Stopped> {
-        let mut items = Vec::with_capacity(batch.len());
-        for (assignment, record) in batch {
-            let Record { partition, offset, .. } = record;
-            let event = match decode::<StatusEvent>(record.payload.as_deref()) {
-                Ok(event) => Some(event),
-                Err(error) => {
-                    self.dead_letter(partition, offset, error.to_string()).await?;
-                    None
-                }
-            };
-            items.push(Item { partition, offset, assignment, event });
-        }
+    /// Those that can't be taken are dead letters before their offset is passed.
+    async fn prepare(&mut self, mut items: Vec<Item>) -> Result<Vec<Item>, Stopped> {
         self.learn_mailings(&items).await?;
         for item in &mut items {
             let foreign = item.event.as_ref().is_some_and(|event| {

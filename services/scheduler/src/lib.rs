@@ -34,25 +34,28 @@ pub async fn start(
     service: &Service,
 ) -> anyhow::Result<()> {
     let metrics = metrics::Metrics::register(&service.registry)?;
+    let dead_letters = Arc::new(kafka::DeadLetters::new(kafka, kafka_metrics)?);
     let desk = Arc::new(shard::Desk {
         kafka: kafka.clone(),
         pool,
         conveyor: conveyor::Sampler::new(kafka, metrics.clone())?,
-        dead_letters: kafka::DeadLetters::new(kafka, kafka_metrics)?,
+        dead_letters: Arc::clone(&dead_letters),
         metrics,
         health: service.health.clone(),
         planning: service.health.readiness("planning"),
         runtime: tokio::runtime::Handle::current(),
     });
-    let member = Arc::new(member::SchedulerMember::new(desk, service.health.readiness("scheduler-group"))?);
+    let (ready, reading) = (service.health.readiness("scheduler-group"), service.health.readiness("mailing-events"));
+    let member = Arc::new(member::SchedulerMember::new(desk, ready, reading)?);
     let group = GroupSettings {
-        group: kafka.topics.group("scheduler"),
+        reader: "scheduler",
         topic: Topic::MailingEvents,
         session_timeout: SESSION_TIMEOUT,
         max_poll_interval: MAX_POLL_INTERVAL,
         fetch_min_bytes: 1,
     };
-    let consumer = GroupConsumer::new(kafka, group, kafka_metrics, service.stop.clone(), member)
+    let (stop, runtime) = (service.stop.clone(), tokio::runtime::Handle::current());
+    let consumer = GroupConsumer::new(kafka, group, kafka_metrics, stop, member, dead_letters, runtime)
         .context("create the scheduler's consumer")?;
     let beat = service.health.heartbeat("scheduler-consumer", MAX_POLL_INTERVAL * 2);
     service.tasks.spawn_blocking("scheduler-consumer", move || Ok(consumer.run(|| beat.beat())?));

@@ -1,29 +1,28 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use events::{MailingEvent, decode};
+use events::{DecodeError, MailingEvent, decode};
 use kafka::{Assigned, Commit, Flow, Member, Moment, Record, Start};
 use runtime::health::Readiness;
 
-use crate::progress;
 use crate::shard::{Desk, Planner, Shard};
-use events::topics::Topic;
 
 /// The scheduler as a member of its group. An event only wakes its shard: the row is the truth.
 pub(crate) struct SchedulerMember {
     desk: Arc<Desk>,
     ready: Readiness,
+    reading: Readiness,
     planners: Vec<Arc<Planner>>,
     shards: Mutex<HashMap<i32, Shard>>,
 }
 
 impl SchedulerMember {
     /// Makes a producer for each shard there is, so that taking one over doesn't wait for a connection.
-    pub(crate) fn new(desk: Arc<Desk>, ready: Readiness) -> kafka::Result<Self> {
+    pub(crate) fn new(desk: Arc<Desk>, ready: Readiness, reading: Readiness) -> kafka::Result<Self> {
         let shards = 0..desk.kafka.topics.shards().cast_signed();
         let planners =
             shards.map(|shard| Ok(Arc::new(Planner::new(&desk.kafka, shard)?))).collect::<kafka::Result<_>>()?;
-        Ok(Self { desk, ready, planners, shards: Mutex::default() })
+        Ok(Self { desk, ready, reading, planners, shards: Mutex::default() })
     }
 
     fn owns(&self, shards: usize) {
@@ -65,22 +64,22 @@ impl Member for SchedulerMember {
         revoked.into_iter().map(|(number, shard)| commit(number, shard.give_up())).collect()
     }
 
-    fn record(&self, record: Record) -> Flow {
+    fn record(&self, record: Record) -> Result<Flow, DecodeError> {
         let shards = self.shards.lock().expect("not poisoned");
-        let Some(handle) = shards.get(&record.partition).map(|shard| Arc::clone(&shard.handle)) else {
-            return Flow::More;
-        };
+        let handle = shards.get(&record.partition).map(|shard| Arc::clone(&shard.handle));
         drop(shards);
-        if record.payload.is_some() {
-            match decode::<MailingEvent>(record.payload.as_deref()) {
-                Ok(event) => handle.published(&event),
-                Err(error) => {
-                    let topic = self.desk.kafka.topics.name(Topic::MailingEvents);
-                    progress::refuse(&self.desk.dead_letters, &self.desk.runtime, &topic, &record, error.to_string());
-                }
-            }
+        if let Some(handle) = handle
+            && record.payload.is_some()
+        {
+            handle.published(&decode::<MailingEvent>(record.payload.as_deref())?);
         }
-        Flow::More
+        Ok(Flow::More)
+    }
+
+    fn passed(&self, _: i32, _: i64) {}
+
+    fn stopped(&self, why: Option<String>) {
+        self.reading.set(why);
     }
 
     fn wants(&self, _partition: i32) -> bool {

@@ -29,7 +29,7 @@ pub(crate) struct Desk {
     pub(crate) kafka: Client,
     pub(crate) pool: PgPool,
     pub(crate) conveyor: Sampler,
-    pub(crate) dead_letters: DeadLetters,
+    pub(crate) dead_letters: Arc<DeadLetters>,
     pub(crate) metrics: Metrics,
     pub(crate) health: Health,
     pub(crate) planning: Readiness,

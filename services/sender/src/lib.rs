@@ -57,8 +57,6 @@ pub async fn start(
         provider,
         calls: tokio::sync::Semaphore::new(settings.sender_concurrency),
         statuses: statuses::Statuses::new(kafka)?,
-        dead_letters: kafka::DeadLetters::new(kafka, kafka_metrics)?,
-        topic: kafka.topics.name(Topic::MessageEvents),
         retry_delays: settings.retry_delays.0.clone(),
         metrics,
     });
@@ -67,16 +65,19 @@ pub async fn start(
         desk,
         settings.revoke_deadline(),
         service.health.readiness("sender-group"),
+        service.health.readiness("message-events"),
     ));
     let group = GroupSettings {
-        group: kafka.topics.group("sender"),
+        reader: "sender",
         topic: Topic::MessageEvents,
         session_timeout: SESSION_TIMEOUT,
         max_poll_interval: settings.max_poll_interval,
         // A message's first call waits for the fetch, so the broker answers with what it has.
         fetch_min_bytes: 1,
     };
-    let consumer = GroupConsumer::new(kafka, group, kafka_metrics, service.stop.clone(), member.clone())
+    let dead_letters = Arc::new(kafka::DeadLetters::new(kafka, kafka_metrics)?);
+    let (stop, runtime) = (service.stop.clone(), tokio::runtime::Handle::current());
+    let consumer = GroupConsumer::new(kafka, group, kafka_metrics, stop, member, dead_letters, runtime)
         .context("create the sender's consumer")?;
     let beat = service.health.heartbeat("consumer", settings.max_poll_interval + Duration::from_secs(30));
     service.tasks.spawn_blocking("sender-consumer", move || Ok(consumer.run(|| beat.beat())?));

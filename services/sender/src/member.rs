@@ -2,6 +2,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use events::DecodeError;
 use kafka::{Assigned, Commit, Flow, Member, Moment, Record, Start};
 use runtime::health::Readiness;
 use tokio::runtime::Handle;
@@ -18,6 +19,7 @@ pub(crate) struct SenderMember {
     desk: Arc<Desk>,
     revoke_deadline: Duration,
     ready: Readiness,
+    reading: Readiness,
     runtime: Handle,
     partitions: Mutex<HashMap<i32, Arc<Partition>>>,
     /// Messages of partitions that were taken away, whose last statuses may still be on their way.
@@ -30,12 +32,19 @@ const REPLAYS_AT_ONCE: usize = 3;
 
 impl SenderMember {
     /// Must be called within the runtime that the messages' tasks are to run on.
-    pub(crate) fn new(kafka: kafka::Client, desk: Arc<Desk>, revoke_deadline: Duration, ready: Readiness) -> Self {
+    pub(crate) fn new(
+        kafka: kafka::Client,
+        desk: Arc<Desk>,
+        revoke_deadline: Duration,
+        ready: Readiness,
+        reading: Readiness,
+    ) -> Self {
         Self {
             kafka,
             desk,
             revoke_deadline,
             ready,
+            reading,
             runtime: Handle::current(),
             partitions: Mutex::default(),
             leaving: Mutex::default(),
@@ -137,8 +146,14 @@ impl Member for SenderMember {
         revoked.iter().filter_map(|partition| partition.commit()).collect()
     }
 
-    fn record(&self, record: Record) -> Flow {
-        self.partition(record.partition).map_or(Flow::More, |partition| partition.record(record))
+    fn record(&self, record: Record) -> Result<Flow, DecodeError> {
+        self.partition(record.partition).map_or(Ok(Flow::More), |partition| partition.record(&record))
+    }
+
+    fn passed(&self, _: i32, _: i64) {}
+
+    fn stopped(&self, why: Option<String>) {
+        self.reading.set(why);
     }
 
     fn wants(&self, partition: i32) -> bool {

@@ -7,8 +7,7 @@ use chrono::{DateTime, Utc};
 use domain::delivery::{MailingOrder, Next, Outcome, Permit, after_attempt, permit};
 use domain::mailing::Delivery;
 use domain::status::{Reason, Status};
-use events::{DeadLetter, Kind, MessageEvent, Source, StatusEvent, mask_detail};
-use kafka::{DeadLetters, Record};
+use events::{Kind, MessageEvent, Source, StatusEvent, mask_detail};
 use tokio::sync::Semaphore;
 
 use crate::board::Board;
@@ -28,25 +27,8 @@ pub(crate) struct Desk {
     pub(crate) provider: Provider,
     pub(crate) calls: Semaphore,
     pub(crate) statuses: Statuses,
-    pub(crate) dead_letters: DeadLetters,
-    pub(crate) topic: String,
     pub(crate) retry_delays: Vec<Duration>,
     pub(crate) metrics: Metrics,
-}
-
-impl Desk {
-    /// Dead-letters a record that isn't a message. Returns once the letter is acknowledged.
-    pub(crate) async fn refuse(&self, record: &Record, reason: String) {
-        let letter = DeadLetter {
-            topic: self.topic.clone(),
-            partition: record.partition,
-            offset: record.offset,
-            reader: "sender".to_owned(),
-            reason,
-            occurred_at: self.clock.now(),
-        };
-        self.dead_letters.write(&letter).await;
-    }
 }
 
 /// An open message.

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
-use events::{MessageEvent, decode};
+use events::{DecodeError, MessageEvent, decode};
 use kafka::ledger::PartitionLedger;
 use kafka::{Commit, Flow, Record};
 use tokio::runtime::Handle;
@@ -34,7 +34,8 @@ pub(crate) struct Partition {
 struct Inner {
     /// None until the replay is complete: nothing is called or committed before.
     open: Option<Open>,
-    stash: VecDeque<Record>,
+    /// Messages that wait for a slot, with their offsets.
+    stash: VecDeque<(i64, MessageEvent)>,
 }
 
 struct Open {
@@ -70,11 +71,12 @@ impl Partition {
     }
 
     /// Takes a record from the consumer.
-    pub(crate) fn record(self: &Arc<Self>, record: Record) -> Flow {
+    pub(crate) fn record(self: &Arc<Self>, record: &Record) -> Result<Flow, DecodeError> {
+        let event = decode(record.payload.as_deref())?;
         let mut inner = self.inner.lock().expect("not poisoned");
-        inner.stash.push_back(record);
+        inner.stash.push_back((record.offset, event));
         self.fill(&mut inner);
-        if inner.stash.len() < MAX_STASH { Flow::More } else { Flow::Full }
+        Ok(if inner.stash.len() < MAX_STASH { Flow::More } else { Flow::Full })
     }
 
     /// Whether half the stash is free.
@@ -128,39 +130,24 @@ impl Partition {
     fn fill(self: &Arc<Self>, inner: &mut Inner) {
         let Some(open) = &mut inner.open else { return };
         while open.ledger.open() < MAX_OPEN && !self.stop.is_cancelled() {
-            let Some(record) = inner.stash.pop_front() else { return };
-            self.take_in(open, record);
+            let Some((offset, event)) = inner.stash.pop_front() else { return };
+            self.take_in(open, offset, event);
         }
     }
 
-    fn take_in(self: &Arc<Self>, open: &mut Open, record: Record) {
-        let offset = record.offset;
+    fn take_in(self: &Arc<Self>, open: &mut Open, offset: i64, event: MessageEvent) {
         if offset < open.frontier {
             return;
         }
-        let known = open.known.remove(&offset);
-        let event = decode::<MessageEvent>(record.payload.as_deref());
-        let known = known.filter(|known| event.as_ref().is_ok_and(|event| known.is_of(event)));
+        let known = open.known.remove(&offset).filter(|known| known.is_of(&event));
         if known.as_ref().is_some_and(|known| known.settled) {
             open.ledger.advance(offset + 1);
             return;
         }
         open.ledger.deliver(offset);
-        let partition = Arc::clone(self);
-        match event {
-            Ok(event) => {
-                let (attempt, not_before, in_doubt) =
-                    known.map_or((0, None, false), |known| (known.attempt, known.not_before, known.in_doubt));
-                let slot = Slot { partition, offset, event, attempt, not_before, in_doubt };
-                self.tasks.spawn_on(slot.run(), &self.runtime);
-            }
-            Err(error) => {
-                let refuse = async move {
-                    partition.desk.refuse(&record, error.to_string()).await;
-                    partition.close(offset);
-                };
-                self.tasks.spawn_on(refuse, &self.runtime);
-            }
-        }
+        let (attempt, not_before, in_doubt) =
+            known.map_or((0, None, false), |known| (known.attempt, known.not_before, known.in_doubt));
+        let slot = Slot { partition: Arc::clone(self), offset, event, attempt, not_before, in_doubt };
+        self.tasks.spawn_on(slot.run(), &self.runtime);
     }
 }

@@ -3,6 +3,8 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::topics::Topic;
+
 /// The most bytes an event may have; also what the topics and producers allow. One record over the broker's limit would
 /// fail its whole batch (librdkafka#488), so the encoder refuses first.
 pub const MAX_EVENT_BYTES: usize = 16 * 1024;
@@ -63,4 +65,18 @@ pub fn decode<E: Event>(payload: Option<&[u8]>) -> Result<E, DecodeError> {
         line: error.line(),
         column: error.column(),
     })
+}
+
+/// Whether a record of the topic is garbage, and why. A tombstone isn't: compacted topics have them.
+pub fn garbage(topic: Topic, payload: Option<&[u8]>) -> Option<DecodeError> {
+    if payload.is_none() && topic.spec().cleanup == "compact" {
+        return None;
+    }
+    match topic {
+        Topic::MailingEvents => decode::<crate::MailingEvent>(payload).err(),
+        Topic::PlanningProgress => decode::<crate::ProgressRecord>(payload).err(),
+        Topic::MessageEvents => decode::<crate::MessageEvent>(payload).err(),
+        Topic::StatusEvents => decode::<crate::StatusEvent>(payload).err(),
+        Topic::DeadLetters => decode::<crate::DeadLetter>(payload).err(),
+    }
 }

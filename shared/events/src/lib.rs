@@ -11,7 +11,7 @@ mod progress;
 mod status;
 pub mod topics;
 
-pub use codec::{DecodeError, EncodeError, Event, MAX_EVENT_BYTES, decode, encode};
+pub use codec::{DecodeError, EncodeError, Event, MAX_EVENT_BYTES, decode, encode, garbage};
 pub use dead_letter::DeadLetter;
 pub use mailing::{MailingEvent, MailingFilter};
 pub use message::{LocalWindow, MessageEvent};

@@ -193,7 +193,7 @@ pub(crate) fn committed_partitions<C: ConsumerContext>(
 }
 
 /// What the consumer's group has committed, copied to plain values.
-fn committed<C: ConsumerContext>(
+pub(crate) fn committed<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     topic: &str,
     partitions: &[i32],

@@ -12,83 +12,27 @@ use rdkafka::ClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{Message, Offset, Statistics, TopicPartitionList};
+use rdkafka::{Offset, Statistics, TopicPartitionList};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{CommittedPartition, committed_partitions};
+use crate::admin::committed_partitions;
 use crate::client;
-use crate::{Client, Metrics, Moment, Record, Result};
+use crate::judge::Judge;
+use crate::member::{Assigned, Commit, Flow, Member, Start};
+use crate::quarantine::Quarantine;
+use crate::{Client, DeadLetters, Metrics, Moment, Record, Result};
 use events::topics::Topic;
 
 /// How often changed checkpoints are committed; an unchanged one is once a second, to prove membership.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
 const PROOF_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A partition that has just been given to this member.
-#[derive(Clone, Debug)]
-pub struct Assigned {
-    /// The partition.
-    pub partition: i32,
-    /// Where it begins and ends, and what the group had committed.
-    pub at: CommittedPartition,
-}
-
-/// Where to begin with an assigned partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Start(pub i64);
-
-/// What to commit for a partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Commit {
-    /// The partition.
-    pub partition: i32,
-    /// The next offset to read, as it is.
-    pub offset: i64,
-    /// ASCII; a commit without metadata erases what was there.
-    pub metadata: String,
-}
-
-/// Whether a member can take more of a partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flow {
-    /// It can.
-    More,
-    /// Not until [`Member::wants`] says so; what it was given last is taken all the same.
-    Full,
-}
-
-/// The reader behind a [`GroupConsumer`]. [`commits`](Self::commits) and [`acknowledged`](Self::acknowledged) are called by
-/// the committing thread, all else by the polling one; those that may block say so.
-pub trait Member: Send + Sync + 'static {
-    /// Partitions are given to it, or (with none) the group has a new generation. Answers where to begin, one each. May
-    /// block for as long as `max.poll.interval.ms` allows.
-    fn assigned(&self, partitions: &[Assigned]) -> Vec<Start>;
-
-    /// Partitions are taken away. `lost`: they are already another's, commit nothing. Otherwise finishes what is under
-    /// way and answers the last commits. May block likewise.
-    fn revoked(&self, partitions: &[i32], lost: bool) -> Vec<Commit>;
-
-    /// A record of an assigned partition.
-    fn record(&self, record: Record) -> Flow;
-
-    /// Whether a partition that was full can take more again.
-    fn wants(&self, partition: i32) -> bool;
-
-    /// The consumer's position in a partition: it passes control and aborted records too.
-    fn position(&self, partition: i32, position: i64);
-
-    /// What may be committed now.
-    fn commits(&self) -> Vec<Commit>;
-
-    /// A commit sent at `sent` was acknowledged: this member was in the group then.
-    fn acknowledged(&self, sent: Moment);
-}
-
 /// How a member takes part in its group.
 #[derive(Clone, Debug)]
 pub struct GroupSettings {
-    /// The group's id.
-    pub group: String,
+    /// Whose the group is: `{prefix}.<reader>`. Dead letters name it.
+    pub reader: &'static str,
     /// What it reads.
     pub topic: Topic,
     /// How long the group waits for a silent member.
@@ -103,12 +47,15 @@ pub struct GroupSettings {
 pub struct GroupConsumer {
     consumer: BaseConsumer<Context>,
     topic: String,
+    judge: Judge,
 }
 
 struct Context {
     member: Arc<dyn Member>,
     settings: GroupSettings,
+    group: String,
     topic: String,
+    quarantine: Quarantine,
     metrics: Metrics,
     stop: CancellationToken,
     state: Mutex<State>,
@@ -129,23 +76,28 @@ struct Committed {
 }
 
 impl GroupConsumer {
-    /// Creates the consumer; [`run`](Self::run) joins the group.
+    /// Creates the consumer; [`run`](Self::run) joins the group. `runtime` writes the letters.
     pub fn new(
         client: &Client,
         settings: GroupSettings,
         metrics: &Metrics,
         stop: CancellationToken,
         member: Arc<dyn Member>,
+        dead_letters: Arc<DeadLetters>,
+        runtime: Handle,
     ) -> Result<Self> {
+        let group = client.topics.group(settings.reader);
         let mut config = client.config();
         config
-            .set("group.id", &settings.group)
+            .set("group.id", &group)
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             // Members say where to begin; this is for a log whose start has passed that offset since.
             .set("auto.offset.reset", "earliest")
             .set("isolation.level", "read_committed")
+            // Ends a run of garbage.
+            .set("enable.partition.eof", "true")
             .set("session.timeout.ms", settings.session_timeout.as_millis().to_string())
             .set("heartbeat.interval.ms", (settings.session_timeout.as_millis() / 6).to_string())
             .set("max.poll.interval.ms", settings.max_poll_interval.as_millis().to_string())
@@ -157,16 +109,21 @@ impl GroupConsumer {
             .set("fetch.message.max.bytes", "1048576")
             .set("statistics.interval.ms", "5000");
         let topic = client.topics.name(settings.topic);
+        let quarantine = Quarantine::new(settings.topic, topic.clone(), Arc::clone(&member), metrics.stopped.clone());
+        let judge =
+            Judge { client: client.clone(), reader: settings.reader, topic: settings.topic, dead_letters, runtime };
         let context = Context {
             member,
             settings,
+            group,
             topic: topic.clone(),
+            quarantine,
             metrics: metrics.clone(),
             stop,
             state: Mutex::default(),
             committed: Mutex::default(),
         };
-        Ok(Self { consumer: client.finish(config).create_with_context(context)?, topic })
+        Ok(Self { consumer: client.finish(config).create_with_context(context)?, topic, judge })
     }
 
     /// Polls until told to stop, then gives its partitions up in good order. `beat` is called at each turn.
@@ -176,8 +133,11 @@ impl GroupConsumer {
         std::thread::scope(|scope| {
             let committer = std::thread::Builder::new().name("committer".to_owned());
             committer.spawn_scoped(scope, || self.commit_until(&left, &context)).expect("a thread can be made");
+            let judge = std::thread::Builder::new().name("judge".to_owned());
+            judge.spawn_scoped(scope, || self.judge.run(&context.quarantine, &left)).expect("a thread can be made");
             let polled = self.poll_until_stopped(&context, beat);
             left.cancel();
+            context.quarantine.wake();
             polled
         })
     }
@@ -190,10 +150,12 @@ impl GroupConsumer {
             if Instant::now() >= next_tick {
                 beat();
                 for (partition, position) in self.positions()? {
-                    context.member.position(partition, position);
+                    let held = context.quarantine.first(partition);
+                    context.member.position(partition, held.map_or(position, |held| held.min(position)));
                 }
                 next_tick = Instant::now() + COMMIT_INTERVAL;
             }
+            self.take_passed(context)?;
             self.resume(context)?;
         }
         self.leave(context);
@@ -208,7 +170,7 @@ impl GroupConsumer {
                 Ok(true) => context.member.acknowledged(sent),
                 Ok(false) => {}
                 // During a rebalance, or with the coordinator away: the next one repairs it.
-                Err(error) => tracing::debug!(%error, group = context.settings.group, "a commit was refused"),
+                Err(error) => tracing::debug!(%error, group = context.group, "a commit was refused"),
             }
         }
     }
@@ -232,16 +194,38 @@ impl GroupConsumer {
         let paused = !context.state.lock().expect("not poisoned").paused.is_empty();
         let wait = Duration::from_millis(if paused { 2 } else { 20 });
         match self.consumer.poll(wait) {
-            Some(Ok(message)) => {
-                let partition = message.partition();
-                if context.member.record(Record::detach(&message)) == Flow::Full {
-                    self.pause(context, partition)?;
-                }
-            }
+            Some(Ok(message)) => self.take(context, Record::detach(&message))?,
+            Some(Err(KafkaError::PartitionEOF(partition))) => context.quarantine.end(partition),
             Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(error.into()),
             // librdkafka mends these by itself: a broker that is away, a poll that came late.
             Some(Err(error)) => client::log_error(&error, "reading"),
             None => {}
+        }
+        Ok(())
+    }
+
+    fn take(&self, context: &Context, record: Record) -> Result<()> {
+        let (partition, offset) = (record.partition, record.offset);
+        let flow = match context.quarantine.hold(record) {
+            Ok(flow) => flow,
+            Err(record) => context.member.record(record).unwrap_or_else(|error| {
+                context.quarantine.begin(partition, offset, &error);
+                Flow::More
+            }),
+        };
+        if flow == Flow::Full { self.pause(context, partition) } else { Ok(()) }
+    }
+
+    /// Goes on behind runs of garbage that were passed.
+    fn take_passed(&self, context: &Context) -> Result<()> {
+        for passed in context.quarantine.passed() {
+            context.member.passed(passed.partition, passed.offset);
+            for record in passed.waiting {
+                self.take(context, record)?;
+            }
+            if passed.at_end {
+                context.quarantine.end(passed.partition);
+            }
         }
         Ok(())
     }
@@ -257,8 +241,8 @@ impl GroupConsumer {
 
     fn resume(&self, context: &Context) -> Result<()> {
         let mut state = context.state.lock().expect("not poisoned");
-        let ready: Vec<i32> =
-            state.paused.iter().copied().filter(|&partition| context.member.wants(partition)).collect();
+        let wants = |partition| context.quarantine.wants(partition) && context.member.wants(partition);
+        let ready: Vec<i32> = state.paused.iter().copied().filter(|&partition| wants(partition)).collect();
         if !ready.is_empty() {
             state.paused.retain(|partition| !ready.contains(partition));
             self.consumer.resume(&list(&self.topic, ready))?;
@@ -313,7 +297,7 @@ impl ConsumerContext for Context {
             self.revoke(consumer, &numbers, partitions)
         };
         if let Err(error) = done {
-            tracing::error!(%error, group = self.settings.group, "a rebalance failed");
+            tracing::error!(%error, group = self.group, "a rebalance failed");
         }
     }
 }
@@ -330,6 +314,7 @@ impl Context {
         for (one, Start(offset)) in assigned.iter().zip(starts) {
             partitions.set_partition_offset(&self.topic, one.partition, Offset::Offset(offset))?;
         }
+        self.quarantine.assign(numbers);
         consumer.incremental_assign(partitions)?;
         self.count("assigned", numbers.len());
         let mut state = self.state.lock().expect("not poisoned");
@@ -341,12 +326,13 @@ impl Context {
 
     fn revoke(&self, consumer: &BaseConsumer<Self>, numbers: &[i32], partitions: &TopicPartitionList) -> Result<()> {
         let lost = consumer.assignment_lost();
+        self.quarantine.revoke(numbers);
         let commits = self.member.revoked(numbers, lost);
         if !lost && !commits.is_empty() {
             let list = commit_list(&self.topic, &commits)?;
             let _after_any_other = self.committed.lock().expect("not poisoned");
             if let Err(error) = consumer.commit(&list, CommitMode::Sync) {
-                tracing::warn!(%error, group = self.settings.group, "the last commit failed; the next owner replays more");
+                tracing::warn!(%error, group = self.group, "the last commit failed; the next owner replays more");
             }
         }
         self.count(if lost { "lost" } else { "revoked" }, numbers.len());
@@ -360,7 +346,7 @@ impl Context {
             for number in numbers {
                 state.assigned.remove(number);
                 state.paused.remove(number);
-                let _ = self.metrics.lag.remove_label_values(&[&self.settings.group, &self.topic, &number.to_string()]);
+                let _ = self.metrics.lag.remove_label_values(&[&self.group, &self.topic, &number.to_string()]);
             }
         }
         consumer.incremental_unassign(partitions)?;
@@ -376,7 +362,7 @@ impl Context {
             match self.try_look_at(consumer, numbers) {
                 Ok(assigned) => return assigned,
                 Err(error) => {
-                    tracing::warn!(%error, group = self.settings.group, "reading what the group has committed")
+                    tracing::warn!(%error, group = self.group, "reading what the group has committed")
                 }
             }
             if self.stop.is_cancelled() {
@@ -391,11 +377,11 @@ impl Context {
     }
 
     fn count(&self, event: &str, partitions: usize) {
-        self.metrics.rebalances.with_label_values(&[self.settings.group.as_str(), event]).inc_by(partitions as u64);
+        self.metrics.rebalances.with_label_values(&[self.group.as_str(), event]).inc_by(partitions as u64);
     }
 
     fn lag(&self, partition: i32) -> prometheus::IntGauge {
-        self.metrics.lag.with_label_values(&[self.settings.group.as_str(), &self.topic, &partition.to_string()])
+        self.metrics.lag.with_label_values(&[self.group.as_str(), &self.topic, &partition.to_string()])
     }
 }
 

@@ -6,6 +6,7 @@ pub struct Metrics {
     pub(crate) lag: IntGaugeVec,
     pub(crate) rebalances: IntCounterVec,
     pub(crate) dead_letters: IntCounterVec,
+    pub(crate) stopped: IntGaugeVec,
 }
 
 impl Metrics {
@@ -27,10 +28,18 @@ impl Metrics {
                 Opts::new("herald_dead_letters_total", "Records that could not be taken"),
                 &["reader", "topic"],
             )?,
+            stopped: IntGaugeVec::new(
+                Opts::new(
+                    "herald_reader_stopped",
+                    "1 while a partition is read no further, for too much can't be decoded",
+                ),
+                &["topic", "partition"],
+            )?,
         };
         registry.register(Box::new(metrics.lag.clone()))?;
         registry.register(Box::new(metrics.rebalances.clone()))?;
         registry.register(Box::new(metrics.dead_letters.clone()))?;
+        registry.register(Box::new(metrics.stopped.clone()))?;
         Ok(metrics)
     }
 }
@@ -46,6 +55,7 @@ mod tests {
         metrics.lag.with_label_values(&["group", "topic", "0"]);
         metrics.rebalances.with_label_values(&["group", "assigned"]);
         metrics.dead_letters.with_label_values(&["reader", "topic"]);
+        metrics.stopped.with_label_values(&["topic", "0"]);
         let series = |family: &prometheus::proto::MetricFamily| {
             let labels = family.get_metric()[0].get_label().iter().map(|label| label.name());
             format!("{} {}", family.name(), labels.collect::<Vec<_>>().join(","))
@@ -56,6 +66,7 @@ mod tests {
             [
                 "herald_dead_letters_total reader,topic",
                 "herald_kafka_rebalances_total event,group",
+                "herald_reader_stopped partition,topic",
                 "kafka_consumergroup_lag group,partition,topic",
             ]
         );

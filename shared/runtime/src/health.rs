@@ -122,6 +122,14 @@ impl Readiness {
             *current = Some(reason);
         }
     }
+
+    /// Ready, unless there is a reason.
+    pub fn set(&self, reason: Option<String>) {
+        match reason {
+            Some(reason) => self.not_ready(reason),
+            None => self.ready(),
+        }
+    }
 }
 
 /// Shows that one loop turns. Costs some tens of nanoseconds a beat.

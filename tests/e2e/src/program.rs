@@ -124,6 +124,19 @@ impl Program {
         assert!(status.success(), "{} ended with {status}:\n{}", self.name, self.log_tail());
     }
 
+    /// What `/readyz` says of the parts that aren't ready; none while it doesn't answer.
+    pub async fn unready(&self) -> Option<Vec<String>> {
+        let answer = reqwest::get(format!("http://{}/readyz", self.ops)).await.ok()?;
+        let report: serde_json::Value = answer.json().await.ok()?;
+        let parts = report["parts"].as_array()?.iter().filter(|part| part["ok"] == false);
+        Some(parts.map(|part| part["state"].as_str().unwrap().to_owned()).collect())
+    }
+
+    /// Whether `/livez` is well.
+    pub async fn is_live(&self) -> bool {
+        reqwest::get(format!("http://{}/livez", self.ops)).await.is_ok_and(|answer| answer.status().is_success())
+    }
+
     /// Its `/metrics`.
     pub async fn metrics(&self) -> String {
         let url = format!("http://{}/metrics", self.ops);

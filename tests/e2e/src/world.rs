@@ -114,23 +114,29 @@ impl World {
             server_url,
             database: unique,
         };
-        world.verb("migrate");
-        world.verb("topics");
+        world.verb(&["migrate"]);
+        world.verb(&["topics"]);
         world
     }
 
-    /// Runs a verb to its end.
-    fn verb(&self, verb: &str) {
-        let done = command("herald", &[verb], &self.env).output().unwrap();
-        assert!(done.status.success(), "herald {verb}: {}", String::from_utf8_lossy(&done.stderr));
+    /// Runs a verb to its end and returns what it prints.
+    pub fn verb(&self, args: &[&str]) -> String {
+        let done = command("herald", args, &self.env).output().unwrap();
+        assert!(done.status.success(), "herald {args:?}: {}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).unwrap()
     }
 
     /// Starts a program and waits until it is ready.
     pub async fn start(&self, args: &[&str]) -> Program {
-        let number = self.started.fetch_add(1, Ordering::Relaxed);
-        let mut program = self.launch("herald", args, &format!("{}-{number}", args[0]), &[]);
+        let mut program = self.start_unready(args);
         program.ready().await;
         program
+    }
+
+    /// Starts a program and waits for nothing.
+    pub fn start_unready(&self, args: &[&str]) -> Program {
+        let number = self.started.fetch_add(1, Ordering::Relaxed);
+        self.launch("herald", args, &format!("{}-{number}", args[0]), &[])
     }
 
     /// Starts a program under a name, with further settings, and waits for nothing.

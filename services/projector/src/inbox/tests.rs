@@ -2,8 +2,8 @@ use super::*;
 
 const NOW: Duration = Duration::ZERO;
 
-fn record(partition: i32, offset: i64) -> Record {
-    Record { partition, offset, timestamp_ms: 0, payload: Some(vec![0; 10]) }
+fn read(offset: i64) -> Read {
+    Read { offset, bytes: 10, event: None }
 }
 
 fn inbox(partitions: &[(i32, Option<i64>)]) -> Inbox {
@@ -14,19 +14,9 @@ fn inbox(partitions: &[(i32, Option<i64>)]) -> Inbox {
     inbox
 }
 
-fn take(inbox: &Inbox) -> Vec<Item> {
-    let item = |(assignment, record): (u64, Record)| Item {
-        partition: record.partition,
-        offset: record.offset,
-        assignment,
-        event: None,
-    };
-    inbox.take().into_iter().map(item).collect()
-}
-
-fn fill(inbox: &Inbox, offsets: std::ops::Range<i64>, record: impl Fn(i64) -> Record) {
+fn fill(inbox: &Inbox, partition: i32, offsets: std::ops::Range<i64>) {
     for offset in offsets {
-        assert_eq!(inbox.push(record(offset)), Flow::More);
+        assert_eq!(inbox.push(partition, read(offset)), Flow::More);
     }
 }
 
@@ -42,9 +32,9 @@ fn committed(commits: Vec<Commit>) -> Vec<(i32, i64)> {
 fn a_batch_moves_each_offset_past_its_last_record_gaps_included() {
     let inbox = inbox(&[(0, None), (1, Some(5))]);
     for (partition, offset) in [(0, 3), (1, 5), (0, 7), (1, 9)] {
-        assert_eq!(inbox.push(record(partition, offset)), Flow::More);
+        assert_eq!(inbox.push(partition, read(offset)), Flow::More);
     }
-    let mut items = take(&inbox);
+    let mut items = inbox.take();
     let moves = inbox.begin(&mut items).unwrap();
     assert_eq!(moves, [step(0, None, 8), step(1, Some(5), 10)]);
     inbox.end(&items, &moves);
@@ -54,9 +44,9 @@ fn a_batch_moves_each_offset_past_its_last_record_gaps_included() {
 #[test]
 fn a_long_queue_takes_no_more_than_its_share_of_a_batch() {
     let inbox = inbox(&[(0, None), (1, None)]);
-    fill(&inbox, 0..50, |offset| record(0, offset));
-    fill(&inbox, 0..50, |offset| record(1, offset));
-    let taken = take(&inbox);
+    fill(&inbox, 0, 0..50);
+    fill(&inbox, 1, 0..50);
+    let taken = inbox.take();
     assert_eq!(taken.iter().filter(|item| item.partition == 0).count(), 5);
     assert_eq!(taken.len(), 10);
 }
@@ -65,7 +55,7 @@ fn a_long_queue_takes_no_more_than_its_share_of_a_batch() {
 fn a_full_inbox_wants_more_when_more_than_half_of_it_is_free() {
     let inbox = Inbox::new(MAX_RECORDS / 4);
     inbox.assign(0, None, 0);
-    let full = (0..).position(|offset| inbox.push(record(0, offset)) == Flow::Full).unwrap();
+    let full = (0..).position(|offset| inbox.push(0, read(offset)) == Flow::Full).unwrap();
     assert_eq!(full + 1, MAX_RECORDS);
     for room in [false, false, false] {
         assert_eq!(inbox.has_room(), room);
@@ -77,9 +67,9 @@ fn a_full_inbox_wants_more_when_more_than_half_of_it_is_free() {
 #[test]
 fn a_few_large_records_fill_it_too() {
     let inbox = inbox(&[(0, None)]);
-    let large = |offset| Record { payload: Some(vec![0; MAX_BYTES / 2]), ..record(0, offset) };
-    assert_eq!(inbox.push(large(0)), Flow::More);
-    assert_eq!(inbox.push(large(1)), Flow::Full);
+    let large = |offset| Read { bytes: MAX_BYTES / 2, ..read(offset) };
+    assert_eq!(inbox.push(0, large(0)), Flow::More);
+    assert_eq!(inbox.push(0, large(1)), Flow::Full);
     inbox.revoke(&[0], NOW);
     assert!(inbox.has_room());
 }
@@ -87,9 +77,9 @@ fn a_few_large_records_fill_it_too() {
 #[test]
 fn what_was_read_before_a_partition_was_taken_away_is_not_written() {
     let inbox = inbox(&[(0, Some(0)), (1, Some(0))]);
-    inbox.push(record(0, 0));
-    inbox.push(record(1, 0));
-    let mut items = take(&inbox);
+    inbox.push(0, read(0));
+    inbox.push(1, read(0));
+    let mut items = inbox.take();
     assert_eq!(committed(inbox.revoke(&[0], NOW)), [(0, 0)]);
     inbox.assign(0, Some(0), 0);
     assert_eq!(inbox.begin(&mut items).unwrap(), [step(1, Some(0), 1)]);
@@ -98,8 +88,8 @@ fn what_was_read_before_a_partition_was_taken_away_is_not_written() {
 #[test]
 fn giving_a_partition_up_waits_for_the_transaction_under_way() {
     let inbox = inbox(&[(0, Some(0))]);
-    inbox.push(record(0, 0));
-    let mut items = take(&inbox);
+    inbox.push(0, read(0));
+    let mut items = inbox.take();
     let moves = inbox.begin(&mut items).unwrap();
     std::thread::scope(|scope| {
         let revoked = scope.spawn(|| committed(inbox.revoke(&[0], Duration::from_secs(60))));
@@ -114,8 +104,8 @@ fn giving_a_partition_up_waits_for_the_transaction_under_way() {
 #[test]
 fn what_another_projector_has_written_is_skipped() {
     let inbox = inbox(&[(0, Some(0))]);
-    fill(&inbox, 0..5, |offset| record(0, offset));
-    let mut items = take(&inbox);
+    fill(&inbox, 0, 0..5);
+    let mut items = inbox.take();
     let moves = inbox.begin(&mut items).unwrap();
     inbox.end(&items, &[]);
     inbox.found(&moves, &BTreeMap::from([(0, 3)]));
@@ -129,8 +119,8 @@ fn an_offset_that_went_back_ends_the_membership_and_writes_nothing_more() {
         let inbox = inbox(&[(0, Some(5))]);
         let membership = CancellationToken::new();
         inbox.joins(membership.clone());
-        inbox.push(record(0, 5));
-        let mut items = take(&inbox);
+        inbox.push(0, read(5));
+        let mut items = inbox.take();
         let moves = inbox.begin(&mut items).unwrap();
         inbox.end(&items, &[]);
         inbox.found(&moves, &stored);
@@ -144,14 +134,14 @@ fn a_log_that_goes_back_ends_the_membership() {
     let inbox = inbox(&[(0, Some(5))]);
     let membership = CancellationToken::new();
     inbox.joins(membership.clone());
-    inbox.push(record(0, 0));
+    inbox.push(0, read(0));
     assert!(membership.is_cancelled() && inbox.take().is_empty());
 }
 
 #[tokio::test]
 async fn a_batch_is_gathered_until_the_input_pauses() {
     let inbox = inbox(&[(0, None)]);
-    fill(&inbox, 0..4, |offset| record(0, offset));
+    fill(&inbox, 0, 0..4);
     let began = Instant::now();
     inbox.gather().await;
     assert!(began.elapsed() >= PAUSE, "the records came just now, and more may");
@@ -161,6 +151,6 @@ async fn a_batch_is_gathered_until_the_input_pauses() {
 #[tokio::test]
 async fn a_full_batch_waits_for_nothing() {
     let inbox = inbox(&[(0, None)]);
-    fill(&inbox, 0..10, |offset| record(0, offset));
+    fill(&inbox, 0, 0..10);
     tokio::time::timeout(PAUSE, inbox.gather()).await.unwrap();
 }

@@ -22,3 +22,4 @@ mod t11_offsets_deleted;
 mod t12_counts;
 mod t13_at_most_once;
 mod t14_chaos;
+mod t15_garbage;

@@ -1,0 +1,71 @@
+use events::DecodeError;
+
+use crate::admin::CommittedPartition;
+use crate::{Moment, Record};
+
+/// A partition that has just been given to this member.
+#[derive(Clone, Debug)]
+pub struct Assigned {
+    /// The partition.
+    pub partition: i32,
+    /// Where it begins and ends, and what the group had committed.
+    pub at: CommittedPartition,
+}
+
+/// Where to begin with an assigned partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start(pub i64);
+
+/// What to commit for a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// The partition.
+    pub partition: i32,
+    /// The next offset to read, as it is.
+    pub offset: i64,
+    /// ASCII; a commit without metadata erases what was there.
+    pub metadata: String,
+}
+
+/// Whether a member can take more of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// It can.
+    More,
+    /// Not until [`Member::wants`] says so; what it was given last is taken all the same.
+    Full,
+}
+
+/// The reader behind a [`GroupConsumer`](crate::GroupConsumer). [`commits`](Self::commits) and [`acknowledged`](Self::acknowledged) are called by
+/// the committing thread, nearly all else by the polling one; those that may block say so.
+pub trait Member: Send + Sync + 'static {
+    /// Partitions are given to it, or (with none) the group has a new generation. Answers where to begin, one each. May
+    /// block for as long as `max.poll.interval.ms` allows.
+    fn assigned(&self, partitions: &[Assigned]) -> Vec<Start>;
+
+    /// Partitions are taken away. `lost`: they are already another's, commit nothing. Otherwise finishes what is under
+    /// way and answers the last commits. May block likewise.
+    fn revoked(&self, partitions: &[i32], lost: bool) -> Vec<Commit>;
+
+    /// A record of an assigned partition. Of one that can't be decoded nothing is to be remembered.
+    fn record(&self, record: Record) -> std::result::Result<Flow, DecodeError>;
+
+    /// Records that can't be decoded, up to this offset, are dead letters by now and passed. [`position`](Self::position)
+    /// says so, too.
+    fn passed(&self, partition: i32, offset: i64);
+
+    /// Whether partitions are read no further, and why. Called by any thread.
+    fn stopped(&self, why: Option<String>);
+
+    /// Whether a partition that was full can take more again.
+    fn wants(&self, partition: i32) -> bool;
+
+    /// The consumer's position in a partition: it passes control and aborted records too, and no garbage without a letter.
+    fn position(&self, partition: i32, position: i64);
+
+    /// What may be committed now.
+    fn commits(&self) -> Vec<Commit>;
+
+    /// A commit sent at `sent` was acknowledged: this member was in the group then.
+    fn acknowledged(&self, sent: Moment);
+}
