@@ -281,3 +281,110 @@ impl Known {
         earlier.drain(..earlier.len().saturating_sub(LIMIT - 1));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prometheus::Opts;
+
+    use super::*;
+    use crate::member::{Assigned, Commit, Start};
+    use crate::moment::Moment;
+
+    struct Nobody;
+
+    impl Member for Nobody {
+        fn assigned(&self, _: &[Assigned]) -> Vec<Start> {
+            vec![]
+        }
+        fn revoked(&self, _: &[i32], _: bool) -> Vec<Commit> {
+            vec![]
+        }
+        fn record(&self, _: Record) -> Result<Flow, DecodeError> {
+            Ok(Flow::More)
+        }
+        fn passed(&self, _: i32, _: i64) {}
+        fn stopped(&self, _: Option<String>) {}
+        fn wants(&self, _: i32) -> bool {
+            true
+        }
+        fn position(&self, _: i32, _: i64) {}
+        fn commits(&self) -> Vec<Commit> {
+            vec![]
+        }
+        fn acknowledged(&self, _: Moment) {}
+    }
+
+    fn quarantine() -> Quarantine {
+        let gauge = IntGaugeVec::new(Opts::new("stopped", "stopped"), &["topic", "partition"]).unwrap();
+        Quarantine::new(Topic::StatusEvents, "topic".to_owned(), Arc::new(Nobody), gauge)
+    }
+
+    fn record(offset: i64, payload: &[u8]) -> Record {
+        Record { partition: 0, offset, timestamp_ms: 0, payload: Some(payload.to_vec()) }
+    }
+
+    fn good(offset: i64) -> Record {
+        record(offset, include_bytes!("../../../kafka/examples/status-events.v1/succeeded.json"))
+    }
+
+    fn next(quarantine: &Quarantine) -> (u64, Case, Known) {
+        quarantine.next(&CancellationToken::new()).unwrap()
+    }
+
+    #[test]
+    fn a_run_ends_with_a_good_record_which_waits_until_it_is_passed() {
+        let quarantine = quarantine();
+        assert!(quarantine.hold(good(4)).is_err(), "nothing is held: it is the member's");
+        quarantine.begin(0, 5, &DecodeError::Empty);
+        assert_eq!(quarantine.hold(record(6, b"?")).unwrap(), Flow::More);
+        assert_eq!(quarantine.hold(good(7)).unwrap(), Flow::More);
+        let (number, case, known) = next(&quarantine);
+        assert_eq!((case.offsets.as_slice(), quarantine.first(0)), ([5, 6].as_slice(), Some(5)));
+        assert!(quarantine.passed().is_empty(), "it is only judged");
+        quarantine.pass(number, &case, known);
+        let passed = quarantine.passed();
+        assert_eq!((passed.len(), passed[0].offset, passed[0].waiting[0].offset), (1, 6, 7));
+        assert_eq!(quarantine.first(0), None);
+    }
+
+    #[test]
+    fn the_hundredth_of_a_run_ends_it() {
+        let quarantine = quarantine();
+        quarantine.begin(0, 0, &DecodeError::Empty);
+        for offset in 1..200 {
+            quarantine.hold(record(offset, b"?")).unwrap();
+        }
+        assert_eq!(next(&quarantine).1.offsets.len(), LIMIT);
+        assert!(!quarantine.wants(0), "a hundred wait behind it");
+    }
+
+    #[test]
+    fn garbage_that_comes_at_the_end_while_a_run_is_judged_is_judged_next() {
+        let quarantine = quarantine();
+        quarantine.begin(0, 5, &DecodeError::Empty);
+        quarantine.end(0);
+        let (number, case, known) = next(&quarantine);
+        quarantine.hold(record(6, b"?")).unwrap();
+        quarantine.end(0);
+        quarantine.pass(number, &case, known);
+        let passed = quarantine.passed().pop().unwrap();
+        assert!(passed.at_end && passed.waiting.len() == 1);
+        quarantine.begin(0, 6, &DecodeError::Empty);
+        quarantine.end(0);
+        let (_, case, known) = next(&quarantine);
+        assert_eq!((case.offsets, known.earlier), (vec![6], Some(vec![5])));
+    }
+
+    #[test]
+    fn a_verdict_about_an_earlier_assignment_passes_nothing() {
+        let quarantine = quarantine();
+        quarantine.begin(0, 5, &DecodeError::Empty);
+        quarantine.end(0);
+        let (number, case, known) = next(&quarantine);
+        quarantine.revoke(&[0]);
+        quarantine.begin(0, 5, &DecodeError::Empty);
+        quarantine.pass(number, &case, known);
+        assert!(quarantine.passed().is_empty());
+        assert_eq!(quarantine.first(0), Some(5));
+    }
+}
