@@ -1,11 +1,12 @@
 //! Herald's rules, as pure functions and types: no IO, no clock, no randomness, no async.
 //!
 //! What may be written ([`client`], [`mailing`]), what is planned next ([`planning`], [`conveyor`]), whether a call may
-//! begin and what follows from its outcome ([`delivery`]), which status of a message stands ([`status`]), and how much garbage
-//! a reader may pass ([`garbage`]).
+//! begin and what follows from its outcome ([`delivery`]), which status of a message stands ([`status`]), how much garbage a
+//! reader may pass ([`garbage`]), and whether Postgres is to be trusted ([`database`]).
 
 pub mod client;
 pub mod conveyor;
+pub mod database;
 pub mod delivery;
 pub mod garbage;
 pub mod ids;

@@ -17,6 +17,7 @@ impl Event for crate::ProgressRecord {}
 impl Event for crate::MessageEvent {}
 impl Event for crate::StatusEvent {}
 impl Event for crate::DeadLetter {}
+impl Event for crate::DatabaseRecord {}
 
 /// An event that can't be sent.
 #[derive(Debug, thiserror::Error)]

@@ -4,6 +4,7 @@
 //! the newer. Each wire form is pinned by a golden example under `kafka/examples/`.
 
 mod codec;
+mod database;
 mod dead_letter;
 mod mailing;
 mod message;
@@ -12,6 +13,7 @@ mod status;
 pub mod topics;
 
 pub use codec::{DecodeError, EncodeError, Event, MAX_EVENT_BYTES, decode, encode, garbage};
+pub use database::DatabaseRecord;
 pub use dead_letter::DeadLetter;
 pub use mailing::{MailingEvent, MailingFilter};
 pub use message::{LocalWindow, MessageEvent};

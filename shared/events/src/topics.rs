@@ -18,6 +18,8 @@ pub enum Topic {
     StatusEvents,
     /// Records that could not be taken.
     DeadLetters,
+    /// Which Postgres all this belongs to.
+    Database,
 }
 
 /// A topic's entry in the list.
@@ -46,8 +48,14 @@ static SPECS: LazyLock<BTreeMap<String, Spec>> = LazyLock::new(|| {
 
 impl Topic {
     /// All of them, in the order of the list.
-    pub const ALL: [Self; 5] =
-        [Self::MailingEvents, Self::PlanningProgress, Self::MessageEvents, Self::StatusEvents, Self::DeadLetters];
+    pub const ALL: [Self; 6] = [
+        Self::MailingEvents,
+        Self::PlanningProgress,
+        Self::MessageEvents,
+        Self::StatusEvents,
+        Self::DeadLetters,
+        Self::Database,
+    ];
 
     /// Its name without prefix and version.
     pub fn base(self) -> &'static str {
@@ -57,6 +65,7 @@ impl Topic {
             Self::MessageEvents => "message-events",
             Self::StatusEvents => "status-events",
             Self::DeadLetters => "dead-letters",
+            Self::Database => "database",
         }
     }
 

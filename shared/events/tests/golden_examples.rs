@@ -5,7 +5,9 @@
 use std::fs;
 use std::path::Path;
 
-use events::{DeadLetter, Event, MailingEvent, MessageEvent, ProgressRecord, StatusEvent, decode, encode};
+use events::{
+    DatabaseRecord, DeadLetter, Event, MailingEvent, MessageEvent, ProgressRecord, StatusEvent, decode, encode,
+};
 use serde_json::Value;
 
 fn example(name: &str) -> String {
@@ -39,6 +41,7 @@ fn every_example_is_read_and_written_back_to_the_letter() {
     assert_pinned::<StatusEvent>("status-events.v1/succeeded.json");
     assert_pinned::<StatusEvent>("status-events.v1/expired.json");
     assert_pinned::<DeadLetter>("dead-letters.v1/undecodable.json");
+    assert_pinned::<DatabaseRecord>("database.v1/recorded.json");
 }
 
 #[test]
@@ -52,7 +55,7 @@ fn a_word_of_a_newer_version_is_passed_on() {
 fn no_example_is_unread() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kafka/examples");
     let files = fs::read_dir(folder).unwrap().flat_map(|topic| fs::read_dir(topic.unwrap().path()).unwrap());
-    assert_eq!(files.count(), 12);
+    assert_eq!(files.count(), 13);
 }
 
 #[test]
