@@ -6,6 +6,7 @@
 
 mod admin;
 mod client;
+mod database;
 mod dead_letters;
 mod error;
 mod group;
@@ -24,6 +25,7 @@ mod watermarks;
 
 pub use admin::{Admin, CommittedPartition, GroupView};
 pub use client::{Client, check_properties};
+pub use database::{database_partition, database_record, follow_marks, recorded_mark};
 pub use dead_letters::DeadLetters;
 pub use error::{Error, Result};
 pub use group::{GroupConsumer, GroupSettings};

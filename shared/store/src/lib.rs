@@ -3,11 +3,13 @@
 
 pub mod clients;
 mod connect;
+pub mod database;
 pub mod mailings;
 pub mod messages;
 pub mod outbox;
 pub mod planning;
 pub mod projection;
+pub mod recovery;
 
 pub use connect::{SchemaError, check_schema, connect, is_transient};
 
