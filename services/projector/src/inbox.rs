@@ -77,6 +77,13 @@ pub(crate) struct Item {
     pub(crate) event: Option<StatusEvent>,
 }
 
+/// A partition whose offset is being read from Postgres.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    pub(crate) number: i32,
+    assignment: u64,
+}
+
 impl Load {
     fn change(&mut self, read: &Read, by: isize) {
         self.records = self.records.saturating_add_signed(by);
@@ -263,11 +270,12 @@ impl Inbox {
 
     /// The offsets weren't where they should have been; this is where they are. Further on: another projector, or a
     /// transaction whose commit we didn't see acknowledged, has written that, and it is skipped. Further back: Postgres
-    /// holds an older state, and the partition is read again from there.
-    pub(crate) fn found(&self, moves: &[OffsetMove], stored: &BTreeMap<i32, i64>) {
+    /// holds an older state, and the partition is read again from there. Answers whether one is.
+    pub(crate) fn found(&self, asked: &[Asked], stored: &BTreeMap<i32, i64>) -> bool {
         let mut state = self.state();
-        for number in moves.iter().map(|step| step.partition) {
-            let Some(partition) = state.partitions.get_mut(&number) else {
+        let mut went_back = false;
+        for &Asked { number, assignment } in asked {
+            let Some(partition) = state.partitions.get_mut(&number).filter(|it| it.assignment == assignment) else {
                 continue;
             };
             let found = stored.get(&number).copied();
@@ -276,8 +284,17 @@ impl Inbox {
             } else {
                 tracing::warn!(kafka.partition = number, "the stored offset went back; the partition is read again");
                 state.rejoin(number);
+                went_back = true;
             }
         }
+        went_back
+    }
+
+    /// The partitions to look at in Postgres. While one stays assigned only the writer moves what is known of it.
+    pub(crate) fn ask(&self) -> Vec<Asked> {
+        let state = self.state();
+        let ours = state.partitions.iter().filter(|(_, partition)| !partition.closing);
+        ours.map(|(&number, partition)| Asked { number, assignment: partition.assignment }).collect()
     }
 
     fn queued(&self) -> usize {

@@ -1,12 +1,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use events::DeadLetter;
 use kafka::DeadLetters;
 use runtime::health::{Heartbeat, Readiness};
-use sqlx::{Connection, PgPool};
+use sqlx::PgPool;
 use store::projection::{self, OffsetMove};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -43,14 +43,18 @@ impl Writer {
     /// Writes until told to stop; what is left then is read again by the next owner.
     pub(crate) async fn run(mut self) -> anyhow::Result<()> {
         let stop = self.stop.clone();
+        let mut looked = Instant::now();
         while !stop.is_cancelled() {
             self.beat.beat();
             let gathered = tokio::select! {
                 () = stop.cancelled() => break,
                 gathered = tokio::time::timeout(IDLE, self.inbox.gather()) => gathered,
             };
-            if gathered.is_err() {
+            if gathered.is_err() || looked.elapsed() >= IDLE {
                 self.look_at_postgres().await;
+                looked = Instant::now();
+            }
+            if gathered.is_err() {
                 continue;
             }
             let batch = self.inbox.take();
@@ -60,9 +64,9 @@ impl Writer {
         Ok(())
     }
 
-    async fn look_at_postgres(&self) {
-        let ping = async { self.pool.acquire().await?.ping().await };
-        match ping.await {
+    /// Also at the offsets: restored to an older state it would wait for statuses that were written before.
+    async fn look_at_postgres(&mut self) {
+        match self.find_out().await {
             Ok(()) => self.postgres.ready(),
             Err(error) => self.postgres.not_ready(error.to_string()),
         }
@@ -126,7 +130,7 @@ impl Writer {
                     self.postgres.ready();
                 }
                 Ok(false) => {
-                    if let Err(error) = self.find_out(&moves).await {
+                    if let Err(error) = self.find_out().await {
                         self.pause(&error, &mut pause).await?;
                     }
                     rest.push(items);
@@ -186,12 +190,15 @@ impl Writer {
         Ok(true)
     }
 
-    async fn find_out(&mut self, moves: &[OffsetMove]) -> sqlx::Result<()> {
-        let partitions: Vec<i32> = moves.iter().map(|step| step.partition).collect();
+    /// Where the offsets are; of all partitions, for with one of them Postgres went back as a whole.
+    async fn find_out(&mut self) -> sqlx::Result<()> {
+        let asked = self.inbox.ask();
+        let partitions: Vec<i32> = asked.iter().map(|partition| partition.number).collect();
         let stored = projection::offsets(&mut *self.pool.acquire().await?, &partitions).await?;
-        // Postgres may hold an older state than before, with other mailings under its latest numbers.
-        self.mailings.clear();
-        self.inbox.found(moves, &stored);
+        if self.inbox.found(&asked, &stored) {
+            // With other mailings under its latest numbers, perhaps.
+            self.mailings.clear();
+        }
         Ok(())
     }
 

@@ -50,6 +50,26 @@ async fn statuses_become_rows_counts_and_failed_attempts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_that_only_waits_notices_that_postgres_went_back() {
+    let world = World::create().await;
+    let mailing = Uuid::now_v7();
+    let no = world.add_mailing(mailing, Utc::now()).await;
+    let projector = world.start(5000).await;
+    world.tell(&life(no, mailing, 1..=100)).await;
+    world.caught_up().await;
+    let before = world.counts().await;
+
+    let tables = "messages, attempts, mailing_counts, mailing_settled_rounds, projector_offsets";
+    sqlx::query(sqlx::AssertSqlSafe(format!("TRUNCATE {tables}"))).execute(&world.pool).await.unwrap();
+    world.caught_up().await;
+    assert_eq!(world.counts().await, before);
+    world.assert_conserved().await;
+
+    projector.stop().await;
+    world.delete().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn it_goes_on_where_it_stopped_also_over_offsets_without_records() {
     let world = World::create().await;
     let (mailing, no) = (Uuid::now_v7(), 7);

@@ -106,9 +106,9 @@ fn what_another_projector_has_written_is_skipped() {
     let inbox = inbox(&[(0, Some(0))]);
     fill(&inbox, 0, 0..5);
     let mut items = inbox.take();
-    let moves = inbox.begin(&mut items).unwrap();
+    inbox.begin(&mut items).unwrap();
     inbox.end(&items, &[]);
-    inbox.found(&moves, &BTreeMap::from([(0, 3)]));
+    inbox.found(&inbox.ask(), &BTreeMap::from([(0, 3)]));
     assert_eq!(inbox.begin(&mut items).unwrap(), [step(0, Some(3), 5)]);
     assert_eq!(items.len(), 2);
 }
@@ -121,9 +121,9 @@ fn an_offset_that_went_back_ends_the_membership_and_writes_nothing_more() {
         inbox.joins(membership.clone());
         inbox.push(0, read(5));
         let mut items = inbox.take();
-        let moves = inbox.begin(&mut items).unwrap();
+        inbox.begin(&mut items).unwrap();
         inbox.end(&items, &[]);
-        inbox.found(&moves, &stored);
+        inbox.found(&inbox.ask(), &stored);
         assert!(membership.is_cancelled());
         assert_eq!(inbox.begin(&mut items), None);
     }
