@@ -17,11 +17,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::{Router, middleware};
+use domain::database::{DatabaseMark, check};
 use runtime::Service;
 use runtime::config::{Secret, parse_addr};
 use sqlx::PgPool;
 use sqlx::pool::PoolConnection;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::{Config, SwaggerUi};
@@ -33,6 +35,9 @@ const DRAIN: Duration = Duration::from_secs(10);
 
 /// What takes Postgres longer has lost its connection without being told, or waits for a lock for too long.
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Opening the topic and reading it to its end take 30 s at most.
+const MARKS_BEAT_LIMIT: Duration = Duration::from_secs(60);
 
 /// What the api can be told.
 #[derive(clap::Args, Clone, Debug)]
@@ -48,11 +53,20 @@ pub struct Settings {
 struct Api {
     pool: PgPool,
     shards: u32,
+    known: watch::Receiver<Option<DatabaseMark>>,
 }
 
 impl Api {
     async fn db(&self) -> Result<PoolConnection<sqlx::Postgres>, ApiError> {
         Ok(self.pool.acquire().await?)
+    }
+
+    /// A connection to write by. Refused to a Postgres that is older than Kafka: it would give out numbers again.
+    async fn writing(&self) -> Result<PoolConnection<sqlx::Postgres>, ApiError> {
+        let mut db = self.db().await?;
+        let found = store::database::mark(&mut db).await?;
+        check(self.known.borrow().as_ref(), &found)?;
+        Ok(db)
     }
 }
 
@@ -68,7 +82,8 @@ pub async fn start(
         .await
         .with_context(|| format!("HERALD_API_ADDR {} can't be bound", settings.api_addr))?;
     let metrics = metrics::Metrics::register(&service.registry)?;
-    let app = router(pool.clone(), kafka.topics.shards(), metrics.clone());
+    let known = follow_marks(kafka, service);
+    let app = router(pool.clone(), kafka.topics.shards(), known.clone(), metrics.clone());
     let stop = service.stop.clone();
     service.tasks.spawn("rest", async move {
         let server = axum::serve(listener, app).with_graceful_shutdown(stop.clone().cancelled_owned());
@@ -81,7 +96,7 @@ pub async fn start(
         }
     });
 
-    let relay = relay::Relay::new(kafka.clone(), database_url.clone(), &service.health);
+    let relay = relay::Relay::new(kafka.clone(), database_url.clone(), known, &service.health);
     let stop = service.stop.clone();
     service.tasks.spawn("relay", async move { relay.run(stop).await });
 
@@ -101,6 +116,25 @@ pub async fn start(
         Ok(())
     });
     Ok(())
+}
+
+/// Ready once Kafka has told which Postgres is the right one: until then nothing can be written. It stays so when that is
+/// another one, for reads go on.
+fn follow_marks(kafka: &kafka::Client, service: &Service) -> watch::Receiver<Option<DatabaseMark>> {
+    let (known, follower) = watch::channel(None);
+    let (kafka, stop) = (kafka.clone(), service.stop.clone());
+    let beat = service.health.heartbeat("database-marks", MARKS_BEAT_LIMIT);
+    service.tasks.spawn_blocking("database-marks", move || {
+        kafka::follow_marks(&kafka, &known, &stop, || beat.beat()).context("read the topic database")
+    });
+    let (readiness, stop, mut told) = (service.health.readiness("database"), service.stop.clone(), follower.clone());
+    tokio::spawn(async move {
+        let told = stop.run_until_cancelled(told.wait_for(Option::is_some)).await;
+        if matches!(told, Some(Ok(_))) {
+            readiness.ready();
+        }
+    });
+    follower
 }
 
 async fn outbox_depth(pool: &PgPool) -> sqlx::Result<(i64, f64)> {
@@ -138,8 +172,13 @@ pub fn openapi_json() -> String {
     documented().to_openapi().to_pretty_json().expect("the document is JSON")
 }
 
-/// The whole application, for the server and for tests.
-pub fn router(pool: PgPool, shards: u32, metrics: metrics::Metrics) -> Router {
+/// The whole application, for the server and for tests. Writes go only to the Postgres that is `known`.
+pub fn router(
+    pool: PgPool,
+    shards: u32,
+    known: watch::Receiver<Option<DatabaseMark>>,
+    metrics: metrics::Metrics,
+) -> Router {
     let (routes, document) = documented().split_for_parts();
     // By default the page asks a validator on the internet about the document.
     let config = Config::default().validator_url("none");
@@ -149,7 +188,7 @@ pub fn router(pool: PgPool, shards: u32, metrics: metrics::Metrics) -> Router {
         .merge(docs)
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::method_not_allowed)
-        .with_state(Api { pool, shards });
+        .with_state(Api { pool, shards, known });
     observe::layer(router, metrics)
 }
 

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use domain::database::Doubt;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -57,6 +58,8 @@ pub(crate) enum ApiError {
     Import { imported: u64, cause: Box<ApiError> },
     /// Postgres is away; trying again will help.
     Unavailable(sqlx::Error),
+    /// Postgres isn't known to be the right one, and not an older state of it.
+    InDoubt(Doubt),
     /// A fault of ours.
     Internal(anyhow::Error),
 }
@@ -84,6 +87,12 @@ impl ApiError {
 impl From<sqlx::Error> for ApiError {
     fn from(error: sqlx::Error) -> Self {
         if store::is_transient(&error) { Self::Unavailable(error) } else { Self::Internal(error.into()) }
+    }
+}
+
+impl From<Doubt> for ApiError {
+    fn from(doubt: Doubt) -> Self {
+        Self::InDoubt(doubt)
     }
 }
 
@@ -129,6 +138,12 @@ impl ApiError {
                 let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Unavailable", detail);
                 (problem, Some(error.to_string()))
             }
+            Self::InDoubt(doubt) => {
+                let detail = format!("nothing can be written: {doubt}");
+                let problem =
+                    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "database_in_doubt", "Database in doubt", detail);
+                (problem, Some(doubt.to_string()))
+            }
             Self::Internal(error) => {
                 let detail = "an error of Herald's; its log names it beside the x-request-id".to_owned();
                 let problem = Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error", detail);
@@ -155,7 +170,7 @@ impl Problem {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         // Not of an import that ended early: whoever obeys it would import the first lines twice.
-        let may_be_retried = matches!(self, Self::Unavailable(_));
+        let may_be_retried = matches!(self, Self::Unavailable(_) | Self::InDoubt(Doubt::Unknown));
         let (problem, logged) = self.problem();
         let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(problem)).into_response();

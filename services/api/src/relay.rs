@@ -4,13 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use chrono::Utc;
+use domain::database::{DatabaseMark, Doubt, check};
 use events::topics::Topic;
-use kafka::{Outgoing, TransactionalProducer};
+use events::{DatabaseRecord, MailingEvent, decode};
+use kafka::{Isolation, Outgoing, TableReader, TransactionalProducer};
 use runtime::config::Secret;
 use runtime::health::{Health, Heartbeat, Readiness};
 use sqlx::postgres::{PgConnectOptions, PgListener};
 use sqlx::{Connection, PgConnection};
+use store::database;
 use store::outbox::{self, OutboxRow};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::within;
@@ -23,21 +28,33 @@ const TOPICS_POLL: Duration = Duration::from_secs(1);
 const INIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Fencing and publishing take at most 20 s each, and each turn of the loop is one of them.
 const BEAT_LIMIT: Duration = Duration::from_secs(60);
+/// How often it asks whether `herald recover` has run.
+const DOUBT_POLL: Duration = Duration::from_millis(500);
+/// For reading mailing-events whole, before the first record is written.
+const READ_DEADLINE: Duration = Duration::from_secs(40);
+/// The key of its records of the database.
+const WRITER: &str = "relay";
 
 /// Publishes the outbox. Of several only the one that holds the advisory lock does.
 pub(crate) struct Relay {
     kafka: kafka::Client,
     database_url: Secret,
     topic: String,
+    known: watch::Receiver<Option<DatabaseMark>>,
     heartbeat: Heartbeat,
     readiness: Readiness,
 }
 
 impl Relay {
-    pub(crate) fn new(kafka: kafka::Client, database_url: Secret, health: &Health) -> Self {
+    pub(crate) fn new(
+        kafka: kafka::Client,
+        database_url: Secret,
+        known: watch::Receiver<Option<DatabaseMark>>,
+        health: &Health,
+    ) -> Self {
         let topic = kafka.topics.name(Topic::MailingEvents);
         let heartbeat = health.heartbeat("relay", BEAT_LIMIT);
-        Self { kafka, database_url, topic, heartbeat, readiness: health.readiness("relay") }
+        Self { kafka, database_url, topic, known, heartbeat, readiness: health.readiness("relay") }
     }
 
     /// Runs until told to stop. What fails is begun anew: lock, producer, and what the outbox holds.
@@ -77,6 +94,8 @@ impl Relay {
     /// and holds the lock: when it is lost, so is the lock, and the next read fails.
     async fn lead(&self, stop: &CancellationToken) -> anyhow::Result<()> {
         let mut db = within(PgConnection::connect_with(&self.options()?)).await.context("connect to Postgres")?;
+        // Before the lock, which `herald recover` takes.
+        self.wait_for_recovery(&mut db).await?;
         while !within(outbox::try_lead(&mut db)).await? {
             self.heartbeat.beat();
             tokio::time::sleep(POLL).await;
@@ -87,6 +106,7 @@ impl Relay {
 
         // Before the outbox is read: an older relay that lost the lock can append nothing from here on.
         let producer = Arc::new(self.fence(stop).await?);
+        let recorded = self.recorded(&producer, &mut db).await?;
         tracing::info!("this relay leads");
         loop {
             self.heartbeat.beat();
@@ -98,10 +118,56 @@ impl Relay {
                 continue;
             }
             let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
-            self.publish(&producer, rows).await?;
+            // Behind the rows, and on disk before they are published: a state without them has a lower mark.
+            let mark = within(database::next_mark(&mut db)).await?;
+            check(Some(&recorded), &mark)?;
+            self.publish(&producer, rows, mark).await?;
             runtime::crash_point!("relay::published");
             within(outbox::delete(&mut db, &ids)).await?;
         }
+    }
+
+    /// Returns at once if nothing is known, for then it may be this relay's to write the first record. What holds for a
+    /// connection holds until it ends.
+    async fn wait_for_recovery(&self, db: &mut PgConnection) -> anyhow::Result<()> {
+        let mut told = None;
+        loop {
+            self.heartbeat.beat();
+            let found = within(database::mark(db)).await?;
+            let doubt = match check(self.known.borrow().as_ref(), &found) {
+                Ok(()) | Err(Doubt::Unknown) => return Ok(()),
+                Err(doubt) => doubt,
+            };
+            if told.replace(doubt) != Some(doubt) {
+                tracing::error!(%doubt, "nothing is published");
+            }
+            tokio::time::sleep(DOUBT_POLL).await;
+        }
+    }
+
+    /// What is recorded of this database, which nobody can change unseen by now. The first record is written if there is
+    /// none and all numbers in mailing-events are this database's.
+    async fn recorded(
+        &self,
+        producer: &Arc<TransactionalProducer>,
+        db: &mut PgConnection,
+    ) -> anyhow::Result<DatabaseMark> {
+        let kafka = self.kafka.clone();
+        let recorded = tokio::task::spawn_blocking(move || kafka::recorded_mark(&kafka)).await?;
+        if let Some(recorded) = recorded.context("read the topic database")? {
+            check(Some(&recorded), &within(database::mark(db)).await?)?;
+            return Ok(recorded);
+        }
+        let kafka = self.kafka.clone();
+        let highest = tokio::task::spawn_blocking(move || highest_published(&kafka)).await?;
+        let highest = highest.context("read mailing-events")?;
+        let first = within(database::next_mark(db)).await?;
+        if first.mailing_no < highest {
+            return Err(Doubt::Older.into());
+        }
+        self.publish(producer, vec![], first.clone()).await?;
+        tracing::info!("the database is recorded");
+        Ok(first)
     }
 
     /// The lock must be free soon after this machine has gone: the server asks every few seconds whether it is there.
@@ -127,17 +193,42 @@ impl Relay {
         .context("fence older relays")
     }
 
-    async fn publish(&self, producer: &Arc<TransactionalProducer>, rows: Vec<OutboxRow>) -> anyhow::Result<()> {
+    async fn publish(
+        &self,
+        producer: &Arc<TransactionalProducer>,
+        rows: Vec<OutboxRow>,
+        mark: DatabaseMark,
+    ) -> anyhow::Result<()> {
         let (producer, topic) = (Arc::clone(producer), self.topic.clone());
+        let database = self.kafka.topics.name(Topic::Database);
+        let record = DatabaseRecord::of(mark, Utc::now());
         tokio::task::spawn_blocking(move || {
-            producer.publish(rows.into_iter().map(|row| Outgoing {
+            let record = kafka::database_record(&database, WRITER, &record)?;
+            let events = rows.into_iter().map(|row| Outgoing {
                 topic: &topic,
                 partition: row.shard,
                 key: row.key,
                 payload: row.payload.into_bytes(),
-            }))
+            });
+            producer.publish(events.chain([record]))?;
+            anyhow::Ok(())
         })
         .await?
         .context("publish the outbox")
     }
+}
+
+/// The highest mailing number in mailing-events. Blocks.
+fn highest_published(kafka: &kafka::Client) -> kafka::Result<i64> {
+    let partitions: Vec<i32> = (0..kafka.topics.shards().cast_signed()).collect();
+    let topic = kafka.topics.name(Topic::MailingEvents);
+    let mut highest = 0;
+    TableReader::from_start(kafka, &topic, &partitions, Isolation::Committed)?.read_to_end(
+        READ_DEADLINE,
+        |record| {
+            let event = decode::<MailingEvent>(record.payload.as_deref());
+            highest = event.map_or(highest, |event| highest.max(event.mailing_no));
+        },
+    )?;
+    Ok(highest)
 }

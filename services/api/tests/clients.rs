@@ -18,7 +18,7 @@ async fn highest_client_no(pool: &PgPool) -> i64 {
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
 async fn a_client_is_registered_read_and_changed(pool: PgPool) {
-    let app = App::new(pool);
+    let app = App::new(pool).await;
     let created = app.post("/api/v1/clients", &json!({"phone_number": "79161234567"})).await;
     assert_eq!(created.status, 201, "{created:?}");
     assert_eq!(created.body["mobile_operator_code"], 916);
@@ -46,7 +46,7 @@ async fn a_client_is_registered_read_and_changed(pool: PgPool) {
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
 async fn a_derived_operator_code_follows_the_phone_number_and_a_given_one_stays(pool: PgPool) {
-    let app = App::new(pool);
+    let app = App::new(pool).await;
     let derived = app.post("/api/v1/clients", &json!({"phone_number": "79161234567"})).await;
     let place = derived.headers["location"].to_str().unwrap();
     let changed = app.patch(place, &json!({"phone_number": "79261234567"})).await;
@@ -61,7 +61,7 @@ async fn a_derived_operator_code_follows_the_phone_number_and_a_given_one_stays(
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
 async fn a_deleted_client_is_gone_and_keeps_only_its_number(pool: PgPool) {
-    let app = App::new(pool.clone());
+    let app = App::new(pool.clone()).await;
     let created = app.post("/api/v1/clients", &json!({"phone_number": "79161234567", "tag": "readers"})).await;
     let place = created.headers["location"].to_str().unwrap();
     assert_eq!(app.delete(place).await.status, 204);
@@ -79,7 +79,7 @@ async fn a_deleted_client_is_gone_and_keeps_only_its_number(pool: PgPool) {
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
 async fn clients_are_listed_in_pages_and_by_filter(pool: PgPool) {
-    let app = App::new(pool);
+    let app = App::new(pool).await;
     let csv: String = (0..25).map(|i| format!("79{}00000{i:02},{}\n", 16 + i % 2, ["a", "b", "c"][i % 3])).collect();
     let answer = app.import("text/csv", format!("phone_number,tag\n{csv}")).await;
     assert_eq!(answer.body["imported"], 25, "{answer:?}");
@@ -100,7 +100,7 @@ async fn clients_are_listed_in_pages_and_by_filter(pool: PgPool) {
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
 async fn good_lines_of_a_csv_are_imported_beside_bad_ones(pool: PgPool) {
-    let app = App::new(pool.clone());
+    let app = App::new(pool.clone()).await;
     let long = "x".repeat(64 * 1024);
     let csv = format!(
         "\u{feff}tag,time_zone,\"phone_number\",mobile_operator_code\r\n\
@@ -152,7 +152,7 @@ async fn good_lines_of_a_csv_are_imported_beside_bad_ones(pool: PgPool) {
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
 async fn good_lines_of_ndjson_are_imported_beside_bad_ones(pool: PgPool) {
-    let app = App::new(pool);
+    let app = App::new(pool).await;
     let body = [
         r#"{"phone_number":"79160000001","tag":"two\nlines","mobile_operator_code":901}"#,
         r#"{"phone_number":"79160000002","colour":1}"#,
@@ -174,7 +174,7 @@ async fn good_lines_of_ndjson_are_imported_beside_bad_ones(pool: PgPool) {
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
 async fn a_csv_without_a_fit_header_is_refused_whole(pool: PgPool) {
-    let app = App::new(pool.clone());
+    let app = App::new(pool.clone()).await;
     for csv in [
         "",
         "\n\n",
@@ -193,14 +193,14 @@ async fn a_csv_without_a_fit_header_is_refused_whole(pool: PgPool) {
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
 async fn only_the_first_thousand_errors_are_told(pool: PgPool) {
-    let answer = App::new(pool).import("text/csv", format!("phone_number\n{}", "1\n".repeat(1_500))).await;
+    let answer = App::new(pool).await.import("text/csv", format!("phone_number\n{}", "1\n".repeat(1_500))).await;
     assert_eq!(answer.body["rejected"], 1_500);
     assert_eq!(answer.body["errors"].as_array().unwrap().len(), 1_000);
 }
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
 async fn a_large_import_arrives_whole_however_it_is_cut(pool: PgPool) {
-    let app = App::new(pool.clone());
+    let app = App::new(pool.clone()).await;
     let mut csv = "phone_number,tag\n".to_owned();
     for i in 0..20_500 {
         csv.push_str(&format!("7916{i:07},many\n"));
@@ -214,7 +214,7 @@ async fn a_large_import_arrives_whole_however_it_is_cut(pool: PgPool) {
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
 async fn an_import_that_breaks_off_says_how_many_were_imported(pool: PgPool) {
-    let app = App::new(pool.clone());
+    let app = App::new(pool.clone()).await;
     let mut csv = "phone_number\n".to_owned();
     for i in 0..1_234 {
         csv.push_str(&format!("7916{i:07}\n"));
@@ -241,7 +241,7 @@ async fn imported(pool: &PgPool, count: i64) {
 async fn an_import_waits_for_a_connection_once_lines_are_in(pool: PgPool) {
     let only = pool.options().clone().max_connections(1).acquire_timeout(Duration::from_millis(200));
     let only = only.connect_with((*pool.connect_options()).clone()).await.unwrap();
-    let app = App::new(only.clone());
+    let app = App::new(only.clone()).await;
     let rest = stream::once(async {
         imported(&pool, 1_000).await;
         let held = only.acquire().await.unwrap();
@@ -262,7 +262,7 @@ async fn an_import_waits_for_a_connection_once_lines_are_in(pool: PgPool) {
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
 async fn an_import_that_loses_postgres_says_how_many_were_imported_and_not_to_try_again(pool: PgPool) {
-    let app = App::new(pool.clone());
+    let app = App::new(pool.clone()).await;
     let (send, receive) = futures::channel::mpsc::unbounded();
     let feed = async {
         send.unbounded_send(lines(1_000)).unwrap();

@@ -33,7 +33,7 @@ fn routes_are_registered_only_where_the_document_is_made() {
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
 async fn a_route_has_the_methods_that_the_document_shows_and_no_other(pool: PgPool) {
-    let app = App::new(pool);
+    let app = App::new(pool).await;
     let document: Value = serde_json::from_str(&api::openapi_json()).unwrap();
     let paths = document["paths"].as_object().unwrap();
     assert_eq!(paths.len(), 8, "{:?}", paths.keys());
@@ -57,7 +57,7 @@ async fn a_route_has_the_methods_that_the_document_shows_and_no_other(pool: PgPo
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
 async fn the_docs_need_no_outside_address(pool: PgPool) {
-    let app = App::new(pool);
+    let app = App::new(pool).await;
     let redirect = app.get("/api/v1/docs").await;
     assert_eq!(redirect.headers["location"], "/api/v1/docs/");
     for file in ["", "index.html", "swagger-initializer.js", "index.css"] {

@@ -34,7 +34,7 @@ async fn mailing_no(pool: &PgPool) -> i64 {
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
 async fn a_mailing_is_written_with_its_event(pool: PgPool) {
-    let app = App::new(pool.clone());
+    let app = App::new(pool.clone()).await;
     let before = Utc::now();
     let answer = app.post("/api/v1/mailings", &json!({"text": "hello", "filter": "readers"})).await;
     assert_eq!(answer.status, 201, "{answer:?}");
@@ -62,7 +62,7 @@ async fn a_mailing_is_written_with_its_event(pool: PgPool) {
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
 async fn a_mailing_waits_for_its_start_only_while_that_lies_ahead(pool: PgPool) {
-    let app = App::new(pool);
+    let app = App::new(pool).await;
     let later = app.create_mailing().await;
     assert_eq!(app.get(&later).await.body["waiting_for"], "start");
     let now = app.post("/api/v1/mailings", &json!({"text": "hello", "filter": "readers"})).await;
@@ -71,7 +71,7 @@ async fn a_mailing_waits_for_its_start_only_while_that_lies_ahead(pool: PgPool) 
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
 async fn the_short_filter_is_a_code_or_a_tag(pool: PgPool) {
-    let app = App::new(pool);
+    let app = App::new(pool).await;
     let cases = [
         (json!("916"), json!({"mobile_operator_codes": [916], "tags": []})),
         (json!("916a"), json!({"mobile_operator_codes": [], "tags": ["916a"]})),
@@ -89,7 +89,7 @@ async fn the_short_filter_is_a_code_or_a_tag(pool: PgPool) {
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
 async fn each_change_is_a_higher_version_and_an_event(pool: PgPool) {
-    let app = App::new(pool.clone());
+    let app = App::new(pool.clone()).await;
     let place = app.create_mailing().await;
     let created = app.get(&place).await.body;
     // As if the database's clock had been ahead.
@@ -118,7 +118,7 @@ async fn each_change_is_a_higher_version_and_an_event(pool: PgPool) {
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
 async fn what_is_refused_changes_nothing(pool: PgPool) {
-    let app = App::new(pool.clone());
+    let app = App::new(pool.clone()).await;
     let place = app.create_mailing().await;
     let before = app.get(&place).await.body;
     let starts_at = instant(&before["starts_at"]);
@@ -138,7 +138,7 @@ async fn what_is_refused_changes_nothing(pool: PgPool) {
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
 async fn a_mailing_that_has_started_stays_as_it_is(pool: PgPool) {
-    let app = App::new(pool.clone());
+    let app = App::new(pool.clone()).await;
     for sql in [
         "UPDATE mailings SET starts_at = now() - interval '1 second'",
         "UPDATE mailings SET starts_at = now() + interval '1 hour', state = 'running'",
@@ -156,7 +156,7 @@ async fn a_mailing_that_has_started_stays_as_it_is(pool: PgPool) {
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
 async fn changes_at_the_same_time_keep_the_order_of_versions(pool: PgPool) {
-    let app = App::new(pool.clone());
+    let app = App::new(pool.clone()).await;
     let place = app.create_mailing().await;
     let changes = (0..20).map(|i| {
         let (app, place) = (&app, &place);
@@ -172,7 +172,7 @@ async fn changes_at_the_same_time_keep_the_order_of_versions(pool: PgPool) {
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
 async fn mailings_are_listed_newest_first_also_in_the_statistics(pool: PgPool) {
-    let app = App::new(pool);
+    let app = App::new(pool).await;
     let mut places = Vec::new();
     for _ in 0..5 {
         places.push(app.create_mailing().await);
@@ -218,7 +218,7 @@ async fn mirror(pool: &PgPool, planned: i64, complete: bool, estimate: Option<i6
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
 async fn planned_is_the_sum_of_the_others_in_each_answer(pool: PgPool) {
-    let app = App::new(pool.clone());
+    let app = App::new(pool.clone()).await;
     let place = app.create_mailing().await;
     let counts = async || {
         let counts = app.get(&place).await.body["counts"].clone();
@@ -253,7 +253,7 @@ async fn planned_is_the_sum_of_the_others_in_each_answer(pool: PgPool) {
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
 async fn messages_are_listed_by_status_and_read_with_their_failed_attempts(pool: PgPool) {
-    let app = App::new(pool.clone());
+    let app = App::new(pool.clone()).await;
     let place = app.create_mailing().await;
     let number = mailing_no(&pool).await;
     sqlx::query(
@@ -289,7 +289,7 @@ async fn messages_are_listed_by_status_and_read_with_their_failed_attempts(pool:
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
 async fn a_mailing_chooses_what_to_risk(pool: PgPool) {
-    let app = App::new(pool.clone());
+    let app = App::new(pool.clone()).await;
     let starts_at = Utc::now() + TimeDelta::hours(1);
     let create = |delivery: Value| json!({"text": "hello", "filter": "readers", "starts_at": starts_at.to_rfc3339(), "delivery": delivery});
     let answer = app.post("/api/v1/mailings", &create(json!("at_most_once"))).await;

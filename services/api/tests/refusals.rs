@@ -9,6 +9,7 @@ use axum::body::Body;
 use axum::http::Request;
 use chrono::{TimeDelta, Utc};
 use common::App;
+use domain::database::DatabaseMark;
 use futures::stream;
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -17,7 +18,7 @@ const PHONE: &str = "79169876543";
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
 async fn what_the_framework_refuses_is_a_problem(pool: PgPool) {
-    let app = App::new(pool);
+    let app = App::new(pool).await;
     let id = "018f0000-0000-7000-8000-000000000000";
     let cases = [
         ("GET", "/".to_owned(), 404, "no_such_route"),
@@ -66,7 +67,7 @@ async fn what_the_framework_refuses_is_a_problem(pool: PgPool) {
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
 async fn a_wrong_method_is_told_the_right_ones(pool: PgPool) {
-    let answer = App::new(pool).call("PUT", "/api/v1/clients", "application/json", "{}").await;
+    let answer = App::new(pool).await.call("PUT", "/api/v1/clients", "application/json", "{}").await;
     let mut allowed: Vec<_> = answer.headers["allow"].to_str().unwrap().split(',').map(str::trim).collect();
     allowed.sort_unstable();
     assert_eq!(allowed, ["GET", "HEAD", "POST"]);
@@ -74,7 +75,7 @@ async fn a_wrong_method_is_told_the_right_ones(pool: PgPool) {
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
 async fn a_body_that_cant_be_read_is_a_problem(pool: PgPool) {
-    let app = App::new(pool);
+    let app = App::new(pool).await;
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     let large = json!({"phone_number": PHONE, "tag": "x".repeat(1024 * 1024)}).to_string();
     let cases = [
@@ -107,7 +108,7 @@ async fn a_body_that_cant_be_read_is_a_problem(pool: PgPool) {
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
 async fn a_body_without_a_length_is_bounded_and_may_break_off(pool: PgPool) {
-    let app = App::new(pool);
+    let app = App::new(pool).await;
     let endless = stream::repeat_with(|| Ok::<_, std::io::Error>(vec![b' '; 64 * 1024]));
     let answer = app.call("POST", "/api/v1/clients", "application/json", Body::from_stream(endless)).await;
     assert_eq!((answer.status, answer.problem()), (413, "body_too_large"));
@@ -119,7 +120,7 @@ async fn a_body_without_a_length_is_bounded_and_may_break_off(pool: PgPool) {
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
 async fn all_bad_fields_of_a_client_are_told_at_once(pool: PgPool) {
-    let app = App::new(pool);
+    let app = App::new(pool).await;
     let cases: [(&str, &[(&str, &str)]); 13] = [
         ("{}", &[("/phone_number", "required")]),
         (r#"{"phone_number":null}"#, &[("/phone_number", "required")]),
@@ -161,7 +162,7 @@ async fn all_bad_fields_of_a_client_are_told_at_once(pool: PgPool) {
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
 async fn all_bad_fields_of_a_mailing_are_told_at_once(pool: PgPool) {
-    let app = App::new(pool);
+    let app = App::new(pool).await;
     let now = Utc::now();
     let at = |hours| json!((now + TimeDelta::hours(hours)).to_rfc3339());
     let good = |name: &str, value: Value| {
@@ -233,7 +234,7 @@ async fn all_bad_fields_of_a_mailing_are_told_at_once(pool: PgPool) {
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
 async fn of_many_bad_fields_a_hundred_are_told(pool: PgPool) {
-    let app = App::new(pool);
+    let app = App::new(pool).await;
     let unknown: serde_json::Map<_, _> = (0..50_000).map(|i| (format!("field-{i}"), json!(1))).collect();
     let doubled = format!("{{{}\"text\":\"hello\"}}", "\"a\":1,".repeat(50_000));
     for body in [
@@ -251,7 +252,7 @@ async fn of_many_bad_fields_a_hundred_are_told(pool: PgPool) {
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
 async fn odd_instants_are_taken_or_refused_but_never_fail(pool: PgPool) {
-    let app = App::new(pool);
+    let app = App::new(pool).await;
     for starts_at in [
         "0000-01-01T00:00:00Z",
         "0001-01-01T00:00:00-23:59",
@@ -267,7 +268,7 @@ async fn odd_instants_are_taken_or_refused_but_never_fail(pool: PgPool) {
 #[tokio::test]
 async fn without_postgres_every_route_answers_503_within_a_second() {
     // Nothing listens on port 1.
-    let app = App::new(store::connect("postgres://herald@127.0.0.1:1/none", 5).unwrap());
+    let app = App::knowing(store::connect("postgres://herald@127.0.0.1:1/none", 5).unwrap(), None);
     let id = "018f0000-0000-7000-8000-000000000000";
     let mailing = json!({"text": "hello", "filter": "readers"}).to_string();
     let client = json!({"phone_number": PHONE}).to_string();
@@ -295,8 +296,53 @@ async fn without_postgres_every_route_answers_503_within_a_second() {
 }
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
+async fn a_postgres_in_doubt_is_read_and_not_written(pool: PgPool) {
+    let app = App::new(pool.clone()).await;
+    let mailing = app.create_mailing().await;
+    let client = app.post("/api/v1/clients", &json!({"phone_number": PHONE})).await;
+    let client = client.headers["location"].to_str().unwrap().to_owned();
+    let found = store::database::next_mark(&mut pool.acquire().await.unwrap()).await.unwrap();
+    let ahead = DatabaseMark { mark: found.mark + 1, ..found.clone() };
+    let other = DatabaseMark { system_identifier: "1".to_owned(), ..found.clone() };
+    let promoted = DatabaseMark { timeline: found.timeline + 1, ..found.clone() };
+    for (name, known) in
+        [("older", Some(ahead)), ("another", Some(other)), ("restored", Some(promoted)), ("unknown", None)]
+    {
+        let verb = known.is_some();
+        let app = App::knowing(pool.clone(), known);
+        let new = json!({"text": "hello", "filter": "readers"}).to_string();
+        let csv = format!("phone_number\n{PHONE}\n");
+        for (method, path, media_type, body) in [
+            ("POST", "/api/v1/clients", "application/json", json!({"phone_number": PHONE}).to_string()),
+            ("POST", "/api/v1/clients/import", "text/csv", csv),
+            ("PATCH", &client, "application/json", json!({"tag": "new"}).to_string()),
+            ("DELETE", &client, "", String::new()),
+            ("POST", "/api/v1/mailings", "application/json", new),
+            ("PATCH", &mailing, "application/json", json!({"text": "new"}).to_string()),
+            ("DELETE", &mailing, "", String::new()),
+        ] {
+            let answer = app.call(method, path, media_type, body).await;
+            assert_eq!(
+                (answer.status, answer.problem()),
+                (503, "database_in_doubt"),
+                "{name} {method} {path}: {answer:?}"
+            );
+            assert_eq!(answer.body["detail"].as_str().unwrap().contains("herald recover"), verb, "{name}: {answer:?}");
+        }
+        for path in [&client, &mailing, "/api/v1/clients", "/api/v1/mailings", "/api/v1/statistics"] {
+            assert_eq!(app.get(path).await.status, 200, "{name} {path}");
+        }
+    }
+    let rows: (i64, i64) = sqlx::query_as("SELECT (SELECT count(*) FROM clients), (SELECT count(*) FROM mailings)")
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    assert_eq!(rows, (1, 1));
+}
+
+#[sqlx::test(migrator = "store::MIGRATOR")]
 async fn a_request_keeps_its_id_and_is_counted_by_template(pool: PgPool) {
-    let app = App::new(pool);
+    let app = App::new(pool).await;
     let request =
         |id: &str| Request::get("/api/v1/clients/x?tag=y").header("x-request-id", id).body(Body::empty()).unwrap();
     let answer = app.send(request("order-7_a.b")).await;
@@ -317,7 +363,7 @@ async fn a_request_keeps_its_id_and_is_counted_by_template(pool: PgPool) {
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
 async fn a_caller_who_leaves_is_counted(pool: PgPool) {
-    let app = App::new(pool);
+    let app = App::new(pool).await;
     let endless = stream::pending::<std::io::Result<Vec<u8>>>();
     let request = app.call("POST", "/api/v1/clients", "application/json", Body::from_stream(endless));
     assert!(tokio::time::timeout(Duration::from_millis(50), request).await.is_err());
@@ -329,7 +375,7 @@ async fn a_caller_who_leaves_is_counted(pool: PgPool) {
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
 async fn a_postgres_that_does_not_answer_is_unavailable_in_time(pool: PgPool) {
-    let app = App::new(pool.clone());
+    let app = App::new(pool.clone()).await;
     let mut holder = pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE clients IN ACCESS EXCLUSIVE MODE").execute(&mut *holder).await.unwrap();
     let begun = Instant::now();

@@ -39,7 +39,7 @@ fn client(brokers: &str) -> Client {
 
 impl World {
     async fn new(pool: PgPool) -> Self {
-        let world = Self::with(pool, client(&brokers()));
+        let world = Self::with(pool, client(&brokers())).await;
         world.create_topics().await;
         world
     }
@@ -49,11 +49,11 @@ impl World {
         until("the topics are there", async || admin.create_topics(1).await.is_ok()).await;
     }
 
-    fn with(pool: PgPool, kafka: Client) -> Self {
+    async fn with(pool: PgPool, kafka: Client) -> Self {
         let options = pool.connect_options();
         let (user, host, port) = (options.get_username(), options.get_host(), options.get_port());
         let url = format!("postgres://{user}@{host}:{port}/{}", options.get_database().unwrap());
-        Self { kafka, app: App::new(pool.clone()), pool, database_url: url.into() }
+        Self { kafka, app: App::new(pool.clone()).await, pool, database_url: url.into() }
     }
 
     async fn start(&self) -> Service {
@@ -220,8 +220,56 @@ async fn a_relay_that_loses_its_connection_begins_anew(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
+async fn from_a_database_that_is_older_than_kafka_nothing_is_published(pool: PgPool) {
+    let world = World::new(pool).await;
+    let service = world.start().await;
+    world.app.create_mailing().await;
+    world.outbox_is_empty().await;
+    service.stop.cancel();
+    until("the relay is gone", async || world.leader().await.is_none()).await;
+
+    // As it was before the last batch.
+    sqlx::query("UPDATE database_mark SET mark = mark - 1").execute(&world.pool).await.unwrap();
+    world.app.create_mailing().await;
+    let service = world.start().await;
+    until("the watch has turned", async || metrics(&service).contains("herald_outbox_unpublished_rows 1\n")).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(world.leader().await, None, "the lock is `herald recover`'s");
+    assert_eq!(world.published().await.len(), 1);
+
+    sqlx::query("UPDATE database_mark SET mark = mark + 1").execute(&world.pool).await.unwrap();
+    world.outbox_is_empty().await;
+    assert_eq!(world.published().await.len(), 2);
+    world.delete(&[service]).await;
+}
+
+#[sqlx::test(migrator = "store::MIGRATOR")]
+async fn a_first_record_is_not_written_for_a_database_that_lacks_published_numbers(pool: PgPool) {
+    let world = World::new(pool).await;
+    let event = json!({
+        "mailing_id": Uuid::now_v7(), "mailing_no": 7, "version": 1, "state": "scheduled", "text": "hello",
+        "filter": {"mobile_operator_codes": [], "tags": ["readers"]}, "starts_at": "2026-05-01T12:00:00Z",
+        "ends_at": "2026-05-02T12:00:00Z", "delivery": "at_least_once", "occurred_at": "2026-05-01T11:00:00Z",
+    });
+    let topic = world.kafka.topics.name(Topic::MailingEvents);
+    let record =
+        Outgoing { topic: &topic, partition: 0, key: "old".to_owned(), payload: event.to_string().into_bytes() };
+    kafka::Producer::new(&world.kafka).unwrap().send(&record).await.unwrap();
+
+    let service = world.start().await;
+    world.app.create_mailing().await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(world.published().await.len(), 1);
+
+    sqlx::query("SELECT setval('mailings_mailing_no_seq', 7)").execute(&world.pool).await.unwrap();
+    world.outbox_is_empty().await;
+    assert_eq!(world.published().await.len(), 2);
+    world.delete(&[service]).await;
+}
+
+#[sqlx::test(migrator = "store::MIGRATOR")]
 async fn a_relay_waits_until_the_topics_are_there(pool: PgPool) {
-    let world = World::with(pool, client(&brokers()));
+    let world = World::with(pool, client(&brokers())).await;
     let service = world.start().await;
     world.app.create_mailing().await;
     until("the watch has turned", async || metrics(&service).contains("herald_outbox_unpublished_rows 1\n")).await;
@@ -236,7 +284,7 @@ async fn a_relay_waits_until_the_topics_are_there(pool: PgPool) {
 #[sqlx::test(migrator = "store::MIGRATOR")]
 async fn without_kafka_the_api_takes_mailings_and_the_outbox_grows(pool: PgPool) {
     // Nothing listens on port 1.
-    let world = World::with(pool, client("127.0.0.1:1"));
+    let world = World::with(pool, client("127.0.0.1:1")).await;
     let service = world.start().await;
     for _ in 0..3 {
         world.app.create_mailing().await;

@@ -6,6 +6,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use domain::client::{OperatorCode, PhoneNumber, Tag, TimeZone};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sqlx::Connection;
 use store::clients::{self as rows, ClientFilter, ClientRow, ClientValues};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -172,7 +173,7 @@ pub(crate) async fn create_client(
     let values = read_client(body, None)?;
     let id = Uuid::now_v7();
     let row = detached(async move {
-        let mut db = api.db().await?;
+        let mut db = api.writing().await?;
         rows::insert(&mut db, &[(id, values)], Utc::now()).await?;
         rows::get(&mut db, id, false).await?.ok_or_else(|| ApiError::not_found("client"))
     })
@@ -245,7 +246,8 @@ pub(crate) async fn update_client(
     JsonBody(body): JsonBody,
 ) -> Result<Json<Client>, ApiError> {
     let row = detached(async move {
-        let mut tx = api.pool.begin().await?;
+        let mut db = api.writing().await?;
+        let mut tx = db.begin().await?;
         let row = rows::get(&mut tx, id, true).await?.ok_or_else(|| ApiError::not_found("client"))?;
         let before = ClientValues {
             phone_number: row.phone_number,
@@ -274,6 +276,6 @@ pub(crate) async fn update_client(
     ),
 )]
 pub(crate) async fn delete_client(State(api): State<Api>, Path(id): Path<Uuid>) -> Result<StatusCode, ApiError> {
-    let deleted = detached(async move { Ok(rows::delete(&mut *api.db().await?, id, Utc::now()).await?) }).await?;
+    let deleted = detached(async move { Ok(rows::delete(&mut *api.writing().await?, id, Utc::now()).await?) }).await?;
     if deleted { Ok(StatusCode::NO_CONTENT) } else { Err(ApiError::not_found("client")) }
 }

@@ -206,7 +206,8 @@ impl Import {
     async fn db(&self) -> Result<PoolConnection<Postgres>, ApiError> {
         let begun = Instant::now();
         loop {
-            match self.api.db().await {
+            let api = self.api.clone();
+            match detached(async move { api.writing().await }).await {
                 Err(ApiError::Unavailable(_)) if self.done.imported > 0 && begun.elapsed() < INTERRUPTION => {
                     tokio::time::sleep(INTERRUPTION_POLL).await;
                 }

@@ -8,7 +8,7 @@ use domain::mailing::{Delivery, State as MailingState};
 use domain::planning::Wait;
 use events::{EncodeError, MailingEvent, MailingFilter, encode};
 use serde::{Deserialize, Serialize};
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 use store::mailings::{self as rows, Identity, MailingRow, MailingValues};
 use store::outbox;
 use utoipa::{IntoParams, ToSchema};
@@ -159,7 +159,8 @@ pub(crate) async fn create_mailing(
     let values = read_mailing(body, None, now)?;
     let id = Uuid::now_v7();
     let row = detached(async move {
-        let mut tx = api.pool.begin().await?;
+        let mut db = api.writing().await?;
+        let mut tx = db.begin().await?;
         let (mailing_no, version) = rows::draw_number(&mut tx).await?;
         let identity = Identity { mailing_no, id, shard: partition(mailing_no, api.shards), version };
         rows::insert(&mut tx, &identity, &values, now).await?;
@@ -262,7 +263,8 @@ pub(crate) async fn update_mailing(
     JsonBody(body): JsonBody,
 ) -> Result<Json<Mailing>, ApiError> {
     let row = detached(async move {
-        let mut tx = api.pool.begin().await?;
+        let mut db = api.writing().await?;
+        let mut tx = db.begin().await?;
         let (row, now) = lock_before_start(&mut tx, id).await?;
         let values = read_mailing(body, Some(values(&row)), now)?;
         let version = rows::update(&mut tx, row.mailing_no, &values, now).await?;
@@ -300,7 +302,8 @@ fn values(row: &MailingRow) -> MailingValues {
 )]
 pub(crate) async fn delete_mailing(State(api): State<Api>, Path(id): Path<Uuid>) -> Result<StatusCode, ApiError> {
     detached(async move {
-        let mut tx = api.pool.begin().await?;
+        let mut db = api.writing().await?;
+        let mut tx = db.begin().await?;
         let (row, now) = lock_before_start(&mut tx, id).await?;
         let values = values(&row);
         let version = rows::update(&mut tx, row.mailing_no, &values, now).await?;

@@ -5,9 +5,11 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request};
 use chrono::{TimeDelta, Utc};
+use domain::database::DatabaseMark;
 use prometheus::Registry;
 use serde_json::{Value, json};
 use sqlx::PgPool;
+use tokio::sync::watch;
 use tower::ServiceExt;
 
 pub struct App {
@@ -23,10 +25,17 @@ pub struct Answer {
 }
 
 impl App {
-    pub fn new(pool: PgPool) -> Self {
+    /// On the Postgres that Herald ran with, as far as Kafka knows.
+    pub async fn new(pool: PgPool) -> Self {
+        let known = store::database::mark(&mut pool.acquire().await.unwrap()).await.unwrap();
+        Self::knowing(pool, Some(known))
+    }
+
+    pub fn knowing(pool: PgPool, known: Option<DatabaseMark>) -> Self {
         let registry = Registry::new();
         let metrics = api::Metrics::register(&registry).unwrap();
-        Self { router: api::router(pool, 6, metrics), registry }
+        let (_, known) = watch::channel(known);
+        Self { router: api::router(pool, 6, known, metrics), registry }
     }
 
     pub async fn send(&self, request: Request<Body>) -> Answer {
