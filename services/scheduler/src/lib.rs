@@ -20,11 +20,15 @@ use events::topics::Topic;
 use kafka::{GroupConsumer, GroupSettings};
 use runtime::Service;
 use sqlx::PgPool;
+use tokio::sync::watch;
 
 /// A dead planner stalls every reader of message-events until its successor begins, so its shards move soon.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
 /// Giving a shard up waits for its page: one transaction, at most 10 s, twice over.
 const MAX_POLL_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Opening the topic and reading it to its end take 30 s at most.
+const MARKS_BEAT_LIMIT: Duration = Duration::from_secs(60);
 
 /// Starts the scheduler's tasks. Returns once they are spawned; readiness says when it takes part.
 pub async fn start(
@@ -35,6 +39,12 @@ pub async fn start(
 ) -> anyhow::Result<()> {
     let metrics = metrics::Metrics::register(&service.registry)?;
     let dead_letters = Arc::new(kafka::DeadLetters::new(kafka, kafka_metrics)?);
+    let (marks, known) = watch::channel(None);
+    let (client, stop) = (kafka.clone(), service.stop.clone());
+    let beat = service.health.heartbeat("planning-database-marks", MARKS_BEAT_LIMIT);
+    service.tasks.spawn_blocking("planning-database-marks", move || {
+        kafka::follow_marks(&client, &marks, &stop, || beat.beat()).context("read the topic database")
+    });
     let desk = Arc::new(shard::Desk {
         kafka: kafka.clone(),
         pool,
@@ -44,6 +54,7 @@ pub async fn start(
         health: service.health.clone(),
         planning: service.health.readiness("planning"),
         runtime: tokio::runtime::Handle::current(),
+        known,
     });
     let (ready, reading) = (service.health.readiness("scheduler-group"), service.health.readiness("mailing-events"));
     let member = Arc::new(member::SchedulerMember::new(desk, ready, reading)?);

@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};
+use domain::database::Doubt;
 use domain::mailing::State;
 use domain::planning::{LiveMailing as Planned, Step, Wait, next_step};
-use events::ProgressRecord;
 use events::topics::Topic;
+use events::{DatabaseRecord, ProgressRecord};
 use kafka::TransactionalProducer;
+use sqlx::Connection;
 use store::planning::{self as rows, LiveMailing, Mirror};
 use uuid::Uuid;
 
@@ -29,6 +31,8 @@ const FIRST_SPAN: i64 = 20_000;
 pub(crate) enum Trouble {
     /// Postgres can't be asked; nothing is lost and nothing is open.
     Postgres(sqlx::Error),
+    /// Postgres isn't known to be the right one.
+    Doubt(Doubt),
     /// The outcome of a transaction is open.
     Other(anyhow::Error),
 }
@@ -36,6 +40,12 @@ pub(crate) enum Trouble {
 impl From<sqlx::Error> for Trouble {
     fn from(error: sqlx::Error) -> Self {
         Self::Postgres(error)
+    }
+}
+
+impl From<Doubt> for Trouble {
+    fn from(doubt: Doubt) -> Self {
+        Self::Doubt(doubt)
     }
 }
 
@@ -85,8 +95,8 @@ impl<'a> Planning<'a> {
         let (shard, now) = (self.owned.number, Utc::now());
         let horizon = now + 2 * IDLE;
         let mut live = desk.runtime.block_on(async {
-            let mut db = desk.pool.acquire().await?;
-            rows::live_mailings(&mut db, shard, horizon).await
+            let mut db = desk.db().await?;
+            Ok::<_, Trouble>(rows::live_mailings(&mut db, shard, horizon).await?)
         })?;
         // A page may take all the room there is.
         let behind = live.partition_point(|mailing| mailing.mailing_no <= self.last_paged);
@@ -166,7 +176,9 @@ impl<'a> Planning<'a> {
     /// moved is kept.
     fn start(&mut self, mailing: &LiveMailing, now: DateTime<Utc>) -> Result<(), Trouble> {
         if self.progress.get(&mailing.id).is_none_or(|progress| progress.cursor == 0) {
-            let audience_max = self.write(async |db| rows::highest_client_no(db).await)?;
+            // The mark is raised behind it: a state without one of these clients has a lower one.
+            let (audience_max, mark) =
+                self.write(async |db| Ok((rows::highest_client_no(db).await?, store::database::next_mark(db).await?)))?;
             let progress = ProgressRecord {
                 mailing_id: mailing.id,
                 mailing_no: mailing.mailing_no,
@@ -179,7 +191,10 @@ impl<'a> Planning<'a> {
             };
             let topic = self.owned.desk.kafka.topics.name(Topic::PlanningProgress);
             let record = page::progress_record(&topic, self.owned.number, &progress).map_err(anyhow::Error::from)?;
-            self.producer.publish([record])?;
+            let database = self.owned.desk.kafka.topics.name(Topic::Database);
+            let writer = format!("planner-{}", self.owned.number);
+            let mark = kafka::database_record(&database, &writer, &DatabaseRecord::of(mark, now));
+            self.producer.publish([record, mark.map_err(anyhow::Error::from)?])?;
             runtime::crash_point!("plan::started");
             self.progress.insert(mailing.id, progress);
         }
@@ -211,8 +226,8 @@ impl<'a> Planning<'a> {
         let progress = self.progress.get(&mailing.id).context("a page needs progress")?.clone();
         let span = self.spans.get(&mailing.id).copied().unwrap_or(FIRST_SPAN);
         let page = desk.runtime.block_on(async {
-            let mut db = desk.pool.acquire().await?;
-            page::read(&mut db, &desk.kafka.topics, mailing, &progress, (clients, span), now).await
+            let mut db = desk.db().await?;
+            Ok::<_, Trouble>(page::read(&mut db, &desk.kafka.topics, mailing, &progress, (clients, span), now).await?)
         })?;
         runtime::crash_point!("plan::read");
         self.spans.insert(mailing.id, page.span);
@@ -263,11 +278,12 @@ impl<'a> Planning<'a> {
         let mirror = Mirror { planned, emitted, complete: true, waiting_for: None };
         let desk = &self.owned.desk;
         let finished = desk.runtime.block_on(async {
-            let mut tx = desk.pool.begin().await?;
+            let mut db = desk.db().await?;
+            let mut tx = db.begin().await?;
             rows::write_mirror(&mut tx, mailing.mailing_no, &mirror).await?;
             let finished = rows::set_finished(&mut tx, mailing.mailing_no, mailing.version, now).await?;
             tx.commit().await?;
-            Ok::<bool, sqlx::Error>(finished)
+            Ok::<bool, Trouble>(finished)
         })?;
         runtime::crash_point!("plan::finished");
         if !finished {
@@ -283,10 +299,9 @@ impl<'a> Planning<'a> {
 
     fn write<T>(&self, work: impl AsyncFnOnce(&mut sqlx::PgConnection) -> sqlx::Result<T>) -> Result<T, Trouble> {
         let desk = &self.owned.desk;
-        let done = desk.runtime.block_on(async {
-            let mut db = desk.pool.acquire().await?;
-            work(&mut db).await
-        });
-        Ok(done?)
+        desk.runtime.block_on(async {
+            let mut db = desk.db().await?;
+            Ok(work(&mut db).await?)
+        })
     }
 }

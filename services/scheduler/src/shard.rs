@@ -6,12 +6,15 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use domain::database::{DatabaseMark, check};
 use events::MailingEvent;
 use events::topics::Topic;
 use kafka::{Client, DeadLetters, Moment, TransactionalProducer};
 use runtime::health::{Health, Heartbeat, Readiness};
-use sqlx::PgPool;
+use sqlx::pool::PoolConnection;
+use sqlx::{PgPool, Postgres};
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -34,6 +37,18 @@ pub(crate) struct Desk {
     pub(crate) health: Health,
     pub(crate) planning: Readiness,
     pub(crate) runtime: Handle,
+    /// What Kafka says of the Postgres that Herald runs with.
+    pub(crate) known: watch::Receiver<Option<DatabaseMark>>,
+}
+
+impl Desk {
+    /// A connection to plan by: no Postgres that is older than Kafka.
+    pub(crate) async fn db(&self) -> Result<PoolConnection<Postgres>, Trouble> {
+        let mut db = self.pool.acquire().await?;
+        let found = store::database::mark(&mut db).await?;
+        check(self.known.borrow().as_ref(), &found)?;
+        Ok(db)
+    }
 }
 
 /// The transactional producer of one shard: its id fences every other owner. Made at start-up, replaced after an error.
@@ -212,6 +227,8 @@ impl Owned {
         let partitions = 0..self.desk.kafka.topics.partitions(Topic::MessageEvents).cast_signed();
         let mut written: Vec<(&str, i32)> = partitions.map(|partition| (messages.as_str(), partition)).collect();
         written.push((&topic, self.number));
+        let (database, partition) = kafka::database_partition(&self.desk.kafka.topics);
+        written.push((&database, partition));
         producer.abort_hanging(&written).context("abort what hangs")?;
         let progress = progress::read(&self.desk.kafka, self.number, |record, reason| {
             progress::refuse(&self.desk.dead_letters, &self.desk.runtime, &topic, record, reason);
@@ -229,6 +246,10 @@ impl Owned {
                 Err(Trouble::Postgres(error)) => {
                     tracing::warn!(shard = self.number, %error, "planning waits for Postgres");
                     self.desk.planning.not_ready(format!("Postgres: {error}"));
+                    planning::IDLE
+                }
+                Err(Trouble::Doubt(doubt)) => {
+                    self.desk.planning.not_ready(doubt.to_string());
                     planning::IDLE
                 }
                 Err(Trouble::Other(error)) => return Err(error),
