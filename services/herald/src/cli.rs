@@ -28,6 +28,8 @@ pub(crate) enum Command {
     Topics(Topics),
     /// Lets a reader that has stopped pass, as dead letters, the records of a partition that can't be decoded.
     Skip(Skip),
+    /// Mends a Postgres that was restored to an older state, or that stands in for another.
+    Recover(Recover),
     /// Prints the API's OpenAPI document.
     Openapi,
     /// Loads 10,000 clients through the API and sends them a mailing.
@@ -122,6 +124,16 @@ pub(crate) struct Topics {
     pub(crate) kafka: KafkaSettings,
     #[command(flatten)]
     pub(crate) topics: TopicSettings,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Recover {
+    #[command(flatten)]
+    pub(crate) kafka: KafkaSettings,
+    #[command(flatten)]
+    pub(crate) topics: TopicSettings,
+    #[command(flatten)]
+    pub(crate) postgres: PostgresSettings,
 }
 
 #[derive(Args, Clone, Debug)]

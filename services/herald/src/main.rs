@@ -3,6 +3,7 @@
 mod check;
 mod cli;
 mod demo;
+mod recover;
 mod services;
 mod skip;
 mod verbs;
@@ -45,6 +46,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Migrate(migrate) => verbs::migrate(migrate).await,
         Command::Topics(topics) => verbs::topics(topics).await,
         Command::Skip(skip) => skip::run(skip).await,
+        Command::Recover(recover) => recover::recover(recover).await,
         Command::Openapi => verbs::openapi(),
         Command::Demo(demo) => demo::run(demo).await,
         Command::Config(config) => verbs::config(&config),
