@@ -1,5 +1,7 @@
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
 
 use devstack::{Detour, Jvm, Kafka, KafkaConfig, Postgres, PostgresConfig, free_ports};
 use tempfile::TempDir;
@@ -87,11 +89,28 @@ impl Servers {
         blocking(move || postgres.kill()).await;
     }
 
+    /// Copies what Postgres holds, while it is stopped.
+    pub fn back_up_postgres(&self) {
+        copy(&self.postgres_config.dir.join("data"), &self.folder.path().join("backup"));
+    }
+
+    /// Puts the copy in the place of what Postgres holds, while it is stopped or killed.
+    pub fn restore_postgres(&self) {
+        let data = self.postgres_config.dir.join("data");
+        std::fs::remove_dir_all(&data).unwrap();
+        copy(&self.folder.path().join("backup"), &data);
+    }
+
     /// Ends Postgres in good order.
     pub async fn stop_postgres(&mut self) {
         let postgres = self.postgres.take().expect("it runs");
         blocking(move || postgres.stop()).await;
     }
+}
+
+/// With its owner, who needn't be us.
+fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
 }
 
 impl Drop for Servers {

@@ -23,3 +23,4 @@ mod t12_counts;
 mod t13_at_most_once;
 mod t14_chaos;
 mod t15_garbage;
+mod t16_restore;
