@@ -79,5 +79,6 @@ pub fn garbage(topic: Topic, payload: Option<&[u8]>) -> Option<DecodeError> {
         Topic::MessageEvents => decode::<crate::MessageEvent>(payload).err(),
         Topic::StatusEvents => decode::<crate::StatusEvent>(payload).err(),
         Topic::DeadLetters => decode::<crate::DeadLetter>(payload).err(),
+        Topic::Database => decode::<crate::DatabaseRecord>(payload).err(),
     }
 }
