@@ -154,18 +154,21 @@ pub(crate) struct Skip {
 /// The topics that a group reads.
 #[derive(ValueEnum, Clone, Copy, Debug)]
 pub(crate) enum ReadTopic {
-    MailingEvents,
-    MessageEvents,
-    StatusEvents,
+    #[value(name = "mailing-events")]
+    Mailing,
+    #[value(name = "message-events")]
+    Message,
+    #[value(name = "status-events")]
+    Status,
 }
 
 impl ReadTopic {
     /// The topic and its reader.
     pub(crate) fn reader(self) -> (Topic, &'static str) {
         match self {
-            Self::MailingEvents => (Topic::MailingEvents, "scheduler"),
-            Self::MessageEvents => (Topic::MessageEvents, "sender"),
-            Self::StatusEvents => (Topic::StatusEvents, "projector"),
+            Self::Mailing => (Topic::MailingEvents, "scheduler"),
+            Self::Message => (Topic::MessageEvents, "sender"),
+            Self::Status => (Topic::StatusEvents, "projector"),
         }
     }
 }
