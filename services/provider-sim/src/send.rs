@@ -7,7 +7,7 @@ use std::future;
 use std::time::Duration;
 
 use axum::body::Body;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, LOCATION, RETRY_AFTER};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -52,7 +52,7 @@ struct OpenCall<'a> {
 }
 
 impl<'a> OpenCall<'a> {
-    fn begin(sim: &'a Sim, id: i64) -> Self {
+    fn begin(sim: &'a Sim, id: i64, port: Option<u16>) -> Self {
         let begun_at = now_us();
         let ticket = sim.book.begin(id, begun_at);
         let outcome = Outcome::CutShort;
@@ -61,10 +61,12 @@ impl<'a> OpenCall<'a> {
             decided_at: 0,
             id,
             call: ticket.call,
+            port,
             phone: 0,
             text_no: None,
             accepted: false,
             answered: false,
+            retry_after: None,
             outcome,
         };
         Self { sim, ticket, call, decided: false }
@@ -107,7 +109,8 @@ impl Drop for OpenCall<'_> {
 /// Takes a call. `id` is the path's last part as it came.
 pub(crate) async fn send(sim: &Sim, id: &str, request: Request<Incoming>) -> Result<Response<Body>, Dropped> {
     let id = id.parse().ok().filter(|id| *id > 0).unwrap_or(0);
-    let mut open = OpenCall::begin(sim, id);
+    let port = request.headers().get(HOST).and_then(|host| host.to_str().ok()?.rsplit_once(':')?.1.parse().ok());
+    let mut open = OpenCall::begin(sim, id, port);
     if request.headers().get(AUTHORIZATION) != Some(&sim.bearer) {
         return open.refuse(
             Outcome::Unauthorized,
@@ -152,7 +155,7 @@ fn outcome(fault: Fault) -> Outcome {
     }
 }
 
-async fn answer(open: OpenCall<'_>, fault: Option<Fault>) -> Result<Response<Body>, Dropped> {
+async fn answer(mut open: OpenCall<'_>, fault: Option<Fault>) -> Result<Response<Body>, Dropped> {
     const REFUSED: &str = r#"{"code":-1,"message":"Error"}"#;
     let id = open.call.id;
     match fault {
@@ -166,6 +169,7 @@ async fn answer(open: OpenCall<'_>, fault: Option<Fault>) -> Result<Response<Bod
             Ok(response)
         }
         Some(Fault::RetryAfter { status, seconds }) => {
+            open.call.retry_after = Some(seconds);
             let mut response = open.answer(known(status), REFUSED)?;
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
             Ok(response)

@@ -56,7 +56,7 @@ pub async fn start(
         clock: clock::Clock::default(),
         provider,
         calls: tokio::sync::Semaphore::new(settings.sender_concurrency),
-        statuses: statuses::Statuses::new(kafka)?,
+        statuses: statuses::Statuses::new(kafka, metrics.unacknowledged.clone())?,
         retry_delays: settings.retry_delays.0.clone(),
         metrics,
     });

@@ -17,6 +17,8 @@ pub(crate) struct Metrics {
     pub(crate) delivery_lag: Histogram,
     /// Messages taken in and not settled.
     pub(crate) open_slots: IntGauge,
+    /// Statuses written and not acknowledged.
+    pub(crate) unacknowledged: IntGauge,
     /// Statuses found by replays.
     pub(crate) replayed: IntCounter,
 }
@@ -42,6 +44,10 @@ impl Metrics {
             )?,
             delivery_lag: Histogram::with_opts(seconds("herald_delivery_lag_seconds", "From planned to terminal")?)?,
             open_slots: IntGauge::new("herald_sender_open_slots", "Messages taken in and not settled")?,
+            unacknowledged: IntGauge::new(
+                "herald_sender_unacknowledged_statuses",
+                "Statuses written and not acknowledged by Kafka",
+            )?,
             replayed: IntCounter::new("herald_sender_replayed_statuses_total", "Statuses read by replays")?,
         };
         registry.register(Box::new(metrics.active_sends.clone()))?;
@@ -50,6 +56,7 @@ impl Metrics {
         registry.register(Box::new(metrics.attempt_duration.clone()))?;
         registry.register(Box::new(metrics.delivery_lag.clone()))?;
         registry.register(Box::new(metrics.open_slots.clone()))?;
+        registry.register(Box::new(metrics.unacknowledged.clone()))?;
         registry.register(Box::new(metrics.replayed.clone()))?;
         for status in ["succeeded", "failed", "expired", "cancelled", "unknown", "retrying"] {
             metrics.messages.with_label_values(&[status]);
@@ -85,6 +92,7 @@ mod tests {
                 "herald_messages_total status",
                 "herald_sender_open_slots ",
                 "herald_sender_replayed_statuses_total ",
+                "herald_sender_unacknowledged_statuses ",
             ]
         );
     }

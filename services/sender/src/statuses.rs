@@ -3,16 +3,18 @@ use std::time::Duration;
 use events::topics::Topic;
 use events::{StatusEvent, encode};
 use kafka::{Outgoing, Producer};
+use prometheus::IntGauge;
 
 /// Writes status events.
 pub(crate) struct Statuses {
     producer: Producer,
     topic: String,
+    unacknowledged: IntGauge,
 }
 
 impl Statuses {
-    pub(crate) fn new(kafka: &kafka::Client) -> kafka::Result<Self> {
-        Ok(Self { producer: Producer::new(kafka)?, topic: kafka.topics.name(Topic::StatusEvents) })
+    pub(crate) fn new(kafka: &kafka::Client, unacknowledged: IntGauge) -> kafka::Result<Self> {
+        Ok(Self { producer: Producer::new(kafka)?, topic: kafka.topics.name(Topic::StatusEvents), unacknowledged })
     }
 
     /// Writes the event and returns its offset once Kafka has acknowledged it; one whose delivery failed is written again.
@@ -24,9 +26,13 @@ impl Statuses {
             key: event.message_id.to_string(),
             payload: encode(event).expect("a status event is under the cap: its detail is"),
         };
+        self.unacknowledged.inc();
         loop {
             match self.producer.send(&record).await {
-                Ok(offset) => return offset,
+                Ok(offset) => {
+                    self.unacknowledged.dec();
+                    return offset;
+                }
                 Err(error) => {
                     tracing::warn!(%error, message.id = %event.message_id, "a status was not acknowledged; it is written again");
                     tokio::time::sleep(Duration::from_millis(100)).await;

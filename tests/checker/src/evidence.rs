@@ -179,6 +179,8 @@ pub struct Call {
     pub decided_at: i64,
     /// The message id of its path; 0 if that held none.
     pub id: i64,
+    /// The port that it was made to, by its `Host`.
+    pub port: Option<u16>,
     /// The recipient; 0 if the body was not read.
     pub phone: i64,
     /// The text, if the body was read.
@@ -187,6 +189,8 @@ pub struct Call {
     pub accepted: bool,
     /// Whether a whole answer was handed to the connection.
     pub answered: bool,
+    /// The seconds of the answer's `Retry-After`, if it had one.
+    pub retry_after: Option<i64>,
     /// The word of the provider's log.
     pub outcome: String,
 }

@@ -1,5 +1,7 @@
 //! The conductor's journal: what was done to the run, and therefore what it may be excused by.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -11,10 +13,11 @@ use uuid::Uuid;
 /// | `kill` | SIGKILL, also by the process's own hand at a failpoint |
 /// | `term` | an orderly end was asked for |
 /// | `stop`, `cont` | SIGSTOP and SIGCONT |
-/// | `start` | it was started (again) |
+/// | `start` | it was started (again); `ops` is where, and `port` its own way to the provider, if it has one |
 /// | `cut`, `heal` | connections to it (its `role`) were cut, and let through again; with the `name` of the one cut off, if not all are |
+/// | `slow` | likewise, but something comes through |
 /// | `fault` | anything else. Of the role `kafka`: committed offsets were deleted or moved by hand. Of the role `provider`: other fault rules |
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Entry {
     /// When.
     pub at: i64,
@@ -26,6 +29,12 @@ pub struct Entry {
     /// Which of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// Its ops address, `host:port`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ops: Option<String>,
+    /// The port by which nobody else calls the provider.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
     /// For people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
@@ -55,6 +64,25 @@ pub(crate) struct Faults {
     kafka: Vec<(i64, i64)>,
     provider: Vec<(i64, i64)>,
     offsets: Vec<i64>,
+    /// Senders without Kafka.
+    pub(crate) cut_off: Vec<CutOff>,
+}
+
+/// A sender that nothing reached from Kafka, or nothing in time, but that could call the provider.
+#[derive(Clone, Debug)]
+pub(crate) struct CutOff {
+    pub(crate) name: String,
+    from: i64,
+    pub(crate) until: i64,
+    pub(crate) ops: Option<String>,
+    pub(crate) port: Option<u16>,
+}
+
+impl CutOff {
+    /// When nothing may be begun: the proof of its board was good for a second, thrice that is a verdict.
+    pub(crate) fn forbidden(&self) -> Range<i64> {
+        self.from + 3 * SECOND..self.until
+    }
 }
 
 impl Faults {
@@ -75,7 +103,20 @@ impl Faults {
                 faults.kafka.push((entry.at, until(&["start", "cont"]) + LEASE));
             } else if entry.is("kafka", &["cut"]) || entry.is("sender", &["cut"]) {
                 faults.kafka.push((entry.at, entry.at + LEASE));
-            } else if entry.is("provider", &["kill", "stop", "term", "cut"]) {
+                if let Some(name) = entry.name.as_ref().filter(|_| entry.is("sender", &["cut"])) {
+                    let is_start = |start: &&&Entry| start.event == "start" && start.name == entry.name;
+                    let start = journal[..index].iter().rfind(is_start);
+                    faults.cut_off.push(CutOff {
+                        name: name.clone(),
+                        from: entry.at,
+                        until: until(&["heal"]),
+                        ops: start.and_then(|start| start.ops.clone()),
+                        port: start.and_then(|start| start.port),
+                    });
+                }
+            } else if entry.is("kafka", &["slow"]) || entry.is("sender", &["slow"]) {
+                faults.kafka.push((entry.at, until(&["heal"]) + LEASE));
+            } else if entry.is("provider", &["kill", "stop", "term", "cut", "slow"]) {
                 faults.provider.push((entry.at, until(&["start", "cont", "heal"]) + SECOND));
             } else if entry.is("kafka", &["fault"]) {
                 faults.offsets.push(entry.at);

@@ -58,6 +58,8 @@ pub struct Process {
     pub ops: String,
     /// `herald_sender_open_slots`; none if it isn't a sender.
     pub open_slots: Option<f64>,
+    /// `herald_sender_unacknowledged_statuses`, likewise.
+    pub unacknowledged: Option<f64>,
     /// `process_resident_memory_bytes`.
     pub memory: Option<f64>,
     /// All of `/metrics`, now and then.

@@ -17,10 +17,12 @@ enum ProviderLine {
         begun_at: i64,
         decided_at: i64,
         id: i64,
+        port: Option<u16>,
         phone: i64,
         text_no: Option<u32>,
         accepted: bool,
         answered: bool,
+        retry_after: Option<i64>,
         outcome: String,
     },
     Text {
@@ -54,9 +56,22 @@ pub(super) fn calls(path: &Path) -> anyhow::Result<Vec<Call>> {
             }
             // What began before counts no more.
             ProviderLine::Reset { reset_at } => calls.retain(|call| call.begun_at >= reset_at),
-            ProviderLine::Call { begun_at, decided_at, id, phone, text_no, accepted, answered, outcome } => {
+            ProviderLine::Call {
+                begun_at,
+                decided_at,
+                id,
+                port,
+                phone,
+                text_no,
+                accepted,
+                answered,
+                retry_after,
+                outcome,
+            } => {
                 let text = text_no.and_then(|number| texts.get(&number).cloned());
-                calls.push(Call { begun_at, decided_at, id, phone, text, accepted, answered, outcome });
+                let call =
+                    Call { begun_at, decided_at, id, port, phone, text, accepted, answered, retry_after, outcome };
+                calls.push(call);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Rule 6. Attempts are few, and far enough apart.
+//! Rule 6. Attempts are few, and far enough apart: as far as `Retry-After` tells, too.
 
 use crate::case::Case;
 use crate::evidence::Call;
@@ -7,6 +7,8 @@ use crate::rules::Findings;
 const ATTEMPTS: usize = 4;
 /// Before the second, third and fourth attempt, µs, each 20 % shorter at the least.
 const GAPS: [i64; 3] = [800_000, 1_600_000, 3_200_000];
+/// A longer `Retry-After` is taken for a mistake, s.
+const LONGEST_WAIT: i64 = 86_400;
 
 pub(crate) fn check(case: &Case<'_>) -> Findings {
     let mut findings = Findings::default();
@@ -38,6 +40,12 @@ fn is_attempt(call: &Call) -> bool {
 fn gaps(id: i64, life: &[&Call], findings: &mut Findings) {
     let mut attempt = 0;
     for pair in life.windows(2) {
+        if let Some(told) = pair[0].retry_after {
+            let gap = pair[1].begun_at - pair[0].decided_at;
+            findings.check(gap >= told.min(LONGEST_WAIT) * 1_000_000, || {
+                format!("message {id} was to wait {told} s, and was called again after {gap} µs")
+            });
+        }
         if !is_attempt(pair[0]) {
             continue;
         }

@@ -1,4 +1,5 @@
-//! Rule 7. No call begins before the start, after the end, after a cancel or pause took effect, or outside the window.
+//! Rule 7. No call begins before the start, after the end, after a cancel or pause took effect, or outside the window, and
+//! none is begun by a sender that is cut off from Kafka.
 
 use std::collections::BTreeMap;
 
@@ -25,6 +26,8 @@ pub(crate) fn check(case: &Case<'_>) -> Findings {
         let orders = orders.get(&mailing.mailing_no).map_or(&[][..], Vec::as_slice);
         let wrong = if call.begun_at < mailing.starts_at {
             Some("before the start")
+        } else if in_the_dark(case, call) {
+            Some("while its sender was cut off from Kafka")
         } else if !in_window(case, call) {
             Some("outside the client's window")
         } else {
@@ -64,6 +67,12 @@ fn forbidden(orders: &[&MailingEvent], at: i64) -> Option<&'static str> {
     } else {
         None
     }
+}
+
+/// Made by a sender that could prove nothing any more.
+fn in_the_dark(case: &Case<'_>, call: &Call) -> bool {
+    let is_its = |port: Option<u16>| port.is_some() && port == call.port;
+    case.faults.cut_off.iter().any(|cut| is_its(cut.port) && cut.forbidden().contains(&call.begun_at))
 }
 
 fn in_window(case: &Case<'_>, call: &Call) -> bool {

@@ -150,9 +150,13 @@ impl Http {
             let http = Self(self.0.clone());
             asked.spawn(async move {
                 let metrics = http.get(&format!("http://{ops}/metrics")).await?;
-                let (open_slots, memory) =
-                    (gauge(&metrics, "herald_sender_open_slots"), gauge(&metrics, "process_resident_memory_bytes"));
-                Some(Process { ops, open_slots, memory, metrics: with_metrics.then_some(metrics) })
+                Some(Process {
+                    ops,
+                    open_slots: gauge(&metrics, "herald_sender_open_slots"),
+                    unacknowledged: gauge(&metrics, "herald_sender_unacknowledged_statuses"),
+                    memory: gauge(&metrics, "process_resident_memory_bytes"),
+                    metrics: with_metrics.then_some(metrics),
+                })
             });
         }
         asked.join_all().await.into_iter().flatten().collect()

@@ -92,13 +92,13 @@ impl Run {
         };
         let record = self.record("mailings", 0, id.to_string(), T - S, event);
         self.evidence.mailing_events.push(record);
-        let entry = Entry { at: T, event: "mailing".to_owned(), role: None, name: None, note: None, id: Some(id) };
-        self.evidence.journal.push(entry);
+        let event = "mailing".to_owned();
+        self.evidence.journal.push(Entry { at: T, event, id: Some(id), ..Entry::default() });
     }
 
     fn journal(&mut self, event: &str, at: i64) {
         let (role, name) = (Some("sender".to_owned()), Some("sender-1".to_owned()));
-        self.evidence.journal.push(Entry { at, event: event.to_owned(), role, name, note: None, id: None });
+        self.evidence.journal.push(Entry { at, event: event.to_owned(), role, name, ..Entry::default() });
     }
 
     fn record<T>(&mut self, topic: &'static str, partition: i32, key: String, at: i64, event: T) -> Record<T> {
@@ -157,10 +157,12 @@ impl Run {
             begun_at: at,
             decided_at: at + MS,
             id: message_id(no, client_no),
+            port: None,
             phone: phone(client_no),
             text: Some(TEXTS[no as usize - 1].to_owned()),
             accepted: matches!(outcome, "ok" | "reset_after"),
             answered: outcome != "reset_after",
+            retry_after: outcome.starts_with("throttled_").then_some(0),
             outcome: outcome.to_owned(),
         });
     }
@@ -299,6 +301,7 @@ impl Run {
             processes: vec![Process {
                 ops,
                 open_slots: Some(3.0),
+                unacknowledged: Some(1.0),
                 memory: Some(30e6),
                 metrics: Some(metrics.to_owned()),
             }],

@@ -9,7 +9,10 @@ mod sending;
 mod watching;
 
 use checker::evidence::{Evidence, Record, message_id};
+use checker::journal::Entry;
 use checker::wire::{MessageEvent, StatusEvent};
+
+use good::{S, T};
 
 #[test]
 fn a_good_run_is_not_objected_to() {
@@ -45,6 +48,15 @@ fn damaged(rule: usize, damage: impl FnOnce(&mut Evidence)) -> checker::Verdict 
     let mut evidence = good::run();
     damage(&mut evidence);
     checker::judge(&evidence).remove(rule - 1)
+}
+
+/// Cuts the sender off from Kafka until 40 s; nobody else calls the provider by port 1.
+fn cut_off(evidence: &mut Evidence, at: i64) {
+    let mut start = evidence.journal.iter().find(|entry| entry.event == "start").unwrap().clone();
+    (start.ops, start.port) = (Some("127.0.0.1:9100".to_owned()), Some(1));
+    let cut = Entry { at, event: "cut".to_owned(), ..start.clone() };
+    let heal = Entry { at: T + 40 * S, event: "heal".to_owned(), ..start.clone() };
+    evidence.journal.extend([start, cut, heal]);
 }
 
 fn message(evidence: &mut Evidence, mailing_no: i64, client_no: i64) -> &mut Record<MessageEvent> {

@@ -5,7 +5,7 @@ use checker::wire::Window;
 use chrono::DateTime;
 
 use crate::good::{MS, S, T};
-use crate::{accepts, last_status, message, objects};
+use crate::{accepts, cut_off, last_status, message, objects};
 
 fn calls(run: &mut Evidence, mailing_no: i64, client_no: i64) -> Vec<&mut Call> {
     run.calls.iter_mut().filter(|call| call.id == message_id(mailing_no, client_no)).collect()
@@ -192,6 +192,29 @@ fn attempts_too_close_together_are_noticed() {
     objects(6, |run| calls(run, 1, 3)[1].begun_at = T + 800 * MS);
     objects(6, |run| calls(run, 1, 3)[2].begun_at = T + 2_500 * MS);
     accepts(6, |run| calls(run, 1, 3)[1].begun_at = T + 1_000 * MS);
+}
+
+#[test]
+fn a_call_before_a_retry_after_has_passed_is_noticed() {
+    objects(6, |run| calls(run, 1, 11)[0].retry_after = Some(1));
+    accepts(6, |run| {
+        calls(run, 1, 11)[0].retry_after = Some(1);
+        calls(run, 1, 11)[0].decided_at = T + 200 * MS;
+    });
+    // The sender that was told was killed.
+    accepts(6, |run| calls(run, 1, 7)[0].retry_after = Some(60));
+}
+
+#[test]
+fn a_call_of_a_sender_that_is_cut_off_from_kafka_is_noticed() {
+    let call = |run: &mut Evidence, cut_at: i64, port: u16| {
+        cut_off(run, cut_at);
+        calls(run, 1, 7)[1].port = Some(port);
+    };
+    objects(7, |run| call(run, T + 20 * S, 1));
+    accepts(7, |run| call(run, T + 20 * S, 2));
+    // Its proofs were still good.
+    accepts(7, |run| call(run, T + 23 * S, 1));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use checker::evidence::{Evidence, Record};
 use checker::sample::Committed;
 
 use crate::good::{S, T, TEXTS, TOKEN, phone};
-use crate::{accepts, last_status, objects};
+use crate::{accepts, cut_off, last_status, objects};
 
 fn commit(run: &mut Evidence, sample: usize, partition: usize) -> &mut Committed {
     &mut run.samples[sample].committed.as_mut().unwrap()[partition]
@@ -72,6 +72,24 @@ fn what_could_not_be_asked_is_no_offence() {
 fn too_many_open_messages_are_noticed() {
     objects(11, |run| run.samples[0].processes[0].open_slots = Some(2_001.0));
     objects(11, |run| commit(run, 0, 0).metadata = "v1 bookmark=0 position=2000 open=1001".to_owned());
+}
+
+#[test]
+fn too_many_unacknowledged_statuses_are_noticed() {
+    objects(11, |run| run.samples[0].processes[0].unacknowledged = Some(2_001.0));
+}
+
+#[test]
+fn a_status_written_by_a_sender_that_is_cut_off_from_kafka_is_noticed() {
+    let write = |run: &mut Evidence, cut_at: i64, statuses: f64| {
+        cut_off(run, cut_at);
+        run.samples[3].at = T + 35 * S;
+        run.samples[3].processes[0].unacknowledged = Some(statuses);
+    };
+    objects(11, |run| write(run, T + 20 * S, 2.0));
+    accepts(11, |run| write(run, T + 20 * S, 1.0));
+    // Of a call that was on the wire.
+    accepts(11, |run| write(run, T + 24 * S, 2.0));
 }
 
 #[test]
