@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use runtime::Service;
@@ -15,6 +15,9 @@ use crate::verbs::kafka_client;
 
 /// How long a start waits for a Kafka that may be away: the api's callers wait as well.
 const KAFKA_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long a start asks again for topics that aren't as they should be.
+const TOPICS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a service drains after SIGTERM; a sender, whose calls and their statuses take longer, says so itself.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -90,7 +93,7 @@ pub(crate) async fn scheduler(settings: cli::Scheduler) -> anyhow::Result<()> {
     let started = Started::new();
     let kafka = kafka_client(&settings.kafka, &settings.topics, "herald-scheduler")?;
     let pool = postgres(&settings.postgres, 12).await?;
-    check_topics(&kafka).await?;
+    await_topics(&kafka).await?;
     let metrics = kafka::Metrics::register(&started.service.registry)?;
     scheduler::start(&kafka, pool, &metrics, &started.service).await?;
     started.watch_topics(kafka);
@@ -100,7 +103,7 @@ pub(crate) async fn scheduler(settings: cli::Scheduler) -> anyhow::Result<()> {
 pub(crate) async fn sender(settings: cli::Sender) -> anyhow::Result<()> {
     let started = Started::new();
     let kafka = kafka_client(&settings.kafka, &settings.topics, "herald-sender")?;
-    check_topics(&kafka).await?;
+    await_topics(&kafka).await?;
     let metrics = kafka::Metrics::register(&started.service.registry)?;
     let drain = settings.sender.drain();
     sender::start(settings.sender, &kafka, &metrics, &started.service).await?;
@@ -112,7 +115,7 @@ pub(crate) async fn projector(settings: cli::Projector) -> anyhow::Result<()> {
     let started = Started::new();
     let kafka = kafka_client(&settings.kafka, &settings.topics, "herald-projector")?;
     let pool = postgres(&settings.postgres, 6).await?;
-    check_topics(&kafka).await?;
+    await_topics(&kafka).await?;
     let metrics = kafka::Metrics::register(&started.service.registry)?;
     if settings.rebuild {
         projector::rebuild(settings.projector, &kafka, pool, &metrics, &started.service).await?;
@@ -165,6 +168,18 @@ async fn check_topics_if_reachable(kafka: &kafka::Client) -> anyhow::Result<()> 
             Ok(())
         }
         Ok(checked) => checked,
+    }
+}
+
+/// Waits a moment for the topics: one that was just made isn't known to every broker of a cluster yet, and a partition whose
+/// broker has died has no leader until another is chosen.
+async fn await_topics(kafka: &kafka::Client) -> anyhow::Result<()> {
+    let deadline = Instant::now() + TOPICS_PATIENCE;
+    loop {
+        match check_topics(kafka).await {
+            Err(_) if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(100)).await,
+            checked => return checked,
+        }
     }
 }
 
