@@ -29,6 +29,7 @@ fn main() -> anyhow::Result<()> {
         controller_port,
         jvm: Jvm::Large,
         detour: None,
+        quorum: vec![],
     })?;
     let postgres =
         Postgres::start(&PostgresConfig { dir: folder.path().join("postgres"), port: postgres_port, fsync: true })?;

@@ -122,7 +122,14 @@ async fn all_services_begin_when_kafka_comes(pool: PgPool) {
     let readyz = format!("http://{ops}/readyz");
     eventually(&readyz, |code, body| code == 503 && body.contains("topics")).await;
 
-    let config = KafkaConfig { dir: dir.path().join("kafka"), port, controller_port, jvm: Jvm::Small, detour: None };
+    let config = KafkaConfig {
+        dir: dir.path().join("kafka"),
+        port,
+        controller_port,
+        jvm: Jvm::Small,
+        detour: None,
+        quorum: vec![],
+    };
     let kafka = tokio::task::spawn_blocking(move || Kafka::start(&config)).await.unwrap().unwrap();
     let admin = Admin::new(&Client::new(Topics::new("herald", None), &brokers, vec![], "test")).unwrap();
     admin.create_topics(1).await.unwrap();

@@ -1,4 +1,4 @@
-//! One Kafka broker, its own controller, on 127.0.0.1.
+//! Kafka on 127.0.0.1: one broker that is its own controller, or one of a few that are both.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -41,6 +41,9 @@ pub struct KafkaConfig {
     pub jvm: Jvm,
     /// A second way to it.
     pub detour: Option<Detour>,
+    /// Of a cluster the controllers' ports of all its brokers, in the order of their ids; they stay. Of a broker that is alone
+    /// none. A broker of a cluster is ready when most of the others run.
+    pub quorum: Vec<u16>,
 }
 
 /// A second listener, for clients that are to come through a proxy: a broker tells its clients where to go, so the proxy must
@@ -170,7 +173,9 @@ fn prepare(config: &KafkaConfig, java: &Path, class_path: &str) -> Result<PathBu
             .args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
             .arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
             .args(["-cp", class_path, "kafka.tools.StorageTool", "format"])
-            .args(["--cluster-id", CLUSTER_ID, "--standalone", "--config"])
+            .args(["--cluster-id", CLUSTER_ID])
+            .args(config.quorum.is_empty().then_some("--standalone"))
+            .arg("--config")
             .arg(&settings)
             .stdin(Stdio::null())
             .output()?;
@@ -189,34 +194,42 @@ fn write(path: &Path, text: String) -> Result<()> {
 }
 
 fn properties(config: &KafkaConfig, data: &str) -> String {
-    let KafkaConfig { port, controller_port, detour, .. } = config;
+    let KafkaConfig { port, controller_port, detour, quorum, .. } = config;
     let way = |port: fn(&Detour) -> u16| detour.map_or(String::new(), |d| format!(",DETOUR://127.0.0.1:{}", port(&d)));
     let (listens, advertised) = (way(|detour| detour.port), way(|detour| detour.advertised));
+    let id = quorum.iter().position(|other| other == controller_port).map_or(1, |index| index + 1);
+    let voters: Vec<String> = (1..).zip(quorum).map(|(id, port)| format!("{id}@127.0.0.1:{port}")).collect();
+    let controllers = match quorum.is_empty() {
+        true => format!("bootstrap.servers=127.0.0.1:{controller_port}"),
+        false => format!("voters={}", voters.join(",")),
+    };
+    let copies = quorum.len().max(1);
+    let in_sync = copies / 2 + 1;
     format!(
         "\
 process.roles=broker,controller
-node.id=1
+node.id={id}
 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}{listens}
 advertised.listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}{advertised}
 controller.listener.names=CONTROLLER
-controller.quorum.bootstrap.servers=127.0.0.1:{controller_port}
+controller.quorum.{controllers}
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,DETOUR:PLAINTEXT
 log.dirs={data}
 
 # `herald topics` is the only one who creates topics.
 auto.create.topics.enable=false
-default.replication.factor=1
-min.insync.replicas=1
+default.replication.factor={copies}
+min.insync.replicas={in_sync}
 
-# One broker; four partitions instead of fifty: groups and transactions load sooner after a start.
+# Four partitions instead of fifty: groups and transactions load sooner after a start.
 offsets.topic.num.partitions=4
-offsets.topic.replication.factor=1
+offsets.topic.replication.factor={copies}
 transaction.state.log.num.partitions=4
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
+transaction.state.log.replication.factor={copies}
+transaction.state.log.min.isr={in_sync}
 share.coordinator.state.topic.num.partitions=1
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
+share.coordinator.state.topic.replication.factor={copies}
+share.coordinator.state.topic.min.isr={in_sync}
 
 # Groups settle at once, tests may shorten sessions, and a dead planner's page holds readers up for a second only.
 group.initial.rebalance.delay.ms=0
@@ -244,6 +257,30 @@ fn escape(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_three_brokers_each_has_its_id_and_two_must_have_what_is_acknowledged() {
+        let config = |controller_port, quorum| {
+            let dir = PathBuf::from("x");
+            KafkaConfig { dir, port: 1, controller_port, jvm: Jvm::Small, detour: None, quorum }
+        };
+        let second = properties(&config(6, vec![5, 6, 7]), "x");
+        for line in [
+            "node.id=2",
+            "controller.quorum.voters=1@127.0.0.1:5,2@127.0.0.1:6,3@127.0.0.1:7",
+            "default.replication.factor=3",
+            "min.insync.replicas=2",
+            "offsets.topic.replication.factor=3",
+            "transaction.state.log.replication.factor=3",
+            "transaction.state.log.min.isr=2",
+        ] {
+            assert!(second.lines().any(|other| other == line), "{line} isn't in {second}");
+        }
+        let alone = properties(&config(6, vec![]), "x");
+        for line in ["node.id=1", "controller.quorum.bootstrap.servers=127.0.0.1:6", "min.insync.replicas=1"] {
+            assert!(alone.lines().any(|other| other == line), "{line} isn't in {alone}");
+        }
+    }
 
     #[test]
     fn a_path_in_any_script_survives_the_properties_file() {

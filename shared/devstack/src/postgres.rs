@@ -122,6 +122,11 @@ impl Postgres {
         self.process.end(Signal::SIGINT, STOP)
     }
 
+    /// Ends the server at once, as after a crash: nothing is flushed, and its next start recovers.
+    pub fn stop_at_once(mut self) -> Result<()> {
+        self.process.end(Signal::SIGQUIT, STOP)
+    }
+
     /// SIGKILL to the server; its children notice and end by themselves. Returns when the server is gone.
     pub fn kill(mut self) -> Result<()> {
         self.process.kill()

@@ -216,6 +216,7 @@ impl Stack {
             controller_port: self.settings.controller_port,
             jvm: Jvm::Small,
             detour: None,
+            quorum: vec![],
         }
     }
 

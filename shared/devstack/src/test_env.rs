@@ -34,7 +34,8 @@ pub fn run_with_servers(command: &[String], postgres_only: bool, build: Option<D
     let dir = root().join(".local/test");
     let _lock = lock(&root().join(".local/test.lock"), "another test run in this checkout")?;
     let [port, controller_port, postgres_port] = free_ports()?;
-    let kafka = KafkaConfig { dir: dir.join("kafka"), port, controller_port, jvm: Jvm::Small, detour: None };
+    let kafka =
+        KafkaConfig { dir: dir.join("kafka"), port, controller_port, jvm: Jvm::Small, detour: None, quorum: vec![] };
     let postgres = PostgresConfig { dir: dir.join("postgres"), port: postgres_port, fsync: false };
     remove_remains(&kafka, &postgres)?;
 

@@ -8,7 +8,14 @@ use devstack::{Jvm, Kafka, KafkaConfig, Postgres, PostgresConfig, free_ports};
 fn both_servers_start_again_after_a_kill_and_after_a_stop() {
     let dir = tempfile::tempdir().unwrap();
     let [port, controller_port, postgres_port] = free_ports().unwrap();
-    let kafka = KafkaConfig { dir: dir.path().join("kafka"), port, controller_port, jvm: Jvm::Small, detour: None };
+    let kafka = KafkaConfig {
+        dir: dir.path().join("kafka"),
+        port,
+        controller_port,
+        jvm: Jvm::Small,
+        detour: None,
+        quorum: vec![],
+    };
     let postgres = PostgresConfig { dir: dir.path().join("postgres"), port: postgres_port, fsync: false };
 
     let first = (Kafka::start(&kafka).unwrap(), Postgres::start(&postgres).unwrap());
@@ -40,6 +47,7 @@ fn a_broker_may_come_back_on_other_ports() {
         controller_port,
         jvm: Jvm::Small,
         detour: None,
+        quorum: vec![],
     };
     Kafka::start(&at(a, b)).unwrap().stop().unwrap();
     Kafka::start(&at(c, d)).unwrap().stop().unwrap();
