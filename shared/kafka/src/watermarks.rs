@@ -25,6 +25,21 @@ pub(crate) fn watermarks<C: ConsumerContext>(
     end: End,
     timeout: Duration,
 ) -> Result<Vec<i64>> {
+    let asked = ask(consumer, topic, partitions, end, timeout);
+    if asked.is_err() {
+        // librdkafka remembers who leads the partitions, and goes on asking a broker that is dead until it is told anew.
+        let _ = consumer.fetch_metadata(Some(topic), timeout);
+    }
+    asked
+}
+
+fn ask<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partitions: &[i32],
+    end: End,
+    timeout: Duration,
+) -> Result<Vec<i64>> {
     // To ListOffsets these logical offsets are timestamps: EARLIEST and LATEST (KIP-79).
     let asked = match end {
         End::Low => Offset::Beginning,
