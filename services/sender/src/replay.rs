@@ -129,6 +129,7 @@ fn calls_before(event: &StatusEvent) -> i32 {
 }
 
 fn status_of(record: &Record, partition: i32) -> Option<StatusEvent> {
+    runtime::crash_point!("send::replaying");
     // The projector dead-letters what can't be decoded.
     decode::<StatusEvent>(record.payload.as_deref()).ok().filter(|event| event.source.partition == partition)
 }

@@ -103,11 +103,11 @@ fn accepted_again(evidence: &Evidence) -> f64 {
     accepted.values().map(|times| times - 1).sum::<usize>() as f64
 }
 
-/// What the process had open when it was last asked; its start's note is its ops address.
+/// What the process had open when it was last asked.
 fn slots_open_at(evidence: &Evidence, kill: &Entry) -> Option<f64> {
     let started = evidence.journal.iter().find(|entry| entry.event == "start" && entry.name == kill.name)?;
     let of_it = |sample: &crate::sample::Sample| {
-        let process = sample.processes.iter().find(|process| Some(&process.ops) == started.note.as_ref());
+        let process = sample.processes.iter().find(|process| Some(&process.ops) == started.ops.as_ref());
         process.and_then(|process| process.open_slots)
     };
     let lived = evidence.samples.iter().filter(|sample| (started.at..=kill.at).contains(&sample.at));

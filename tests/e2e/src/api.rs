@@ -13,7 +13,8 @@ pub struct Api {
 }
 
 impl Api {
-    pub(crate) fn new(addr: &str) -> Self {
+    /// At `host:port`.
+    pub fn new(addr: &str) -> Self {
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         Self { http, addr: addr.to_owned(), base: format!("http://{addr}/api/v1") }
     }

@@ -1,44 +1,26 @@
 //! The conductor: an installation of separate processes that is broken by a plan while it sends one mailing, a journal of
 //! what was done to it, and the judge (`tests/checker`, which shares no code with Herald) over what came of it.
 
+mod acts;
 mod journal;
 pub mod scores;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use events::topics::Topic;
+use kafka::Isolation;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::program::{Program, free_addr};
+use crate::proxy::Proxy;
 use crate::{Audience, Options, Servers, World, eventually};
+pub use acts::{Act, Link};
 use journal::Journal;
 
 /// How long the mailing may take after the last act.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// How long a process may take to come to the point at which it is to die.
-const CRASH_PATIENCE: Duration = Duration::from_secs(8);
-
-/// One way to break something.
-#[derive(Clone, Debug)]
-pub enum Act {
-    /// SIGKILL to a process of the role; another takes its place at once.
-    Kill(&'static str),
-    /// SIGTERM, the end awaited; another takes its place.
-    Terminate(&'static str),
-    /// SIGSTOP, and SIGCONT after this long.
-    Suspend(&'static str, Duration),
-    /// A process of the role is replaced in good order by one that dies at a point of its code, at a passing drawn from so
-    /// many; another takes its place. A small mailing is created meanwhile: some points are passed only then.
-    Crash(&'static str, &'static str, u64),
-    /// The first sender is cut off from Kafka, but not from the provider, for this long.
-    CutSender(Duration),
-    /// The broker is killed, and started after this long.
-    KillKafka(Duration),
-    /// Postgres is killed, and started after this long.
-    KillPostgres(Duration),
-    /// The provider behaves like this for so long.
-    Provider(Value, Duration),
-}
 
 /// What is played.
 pub struct Score {
@@ -46,8 +28,12 @@ pub struct Score {
     pub name: &'static str,
     /// Decides all that is drawn.
     pub seed: Option<u64>,
+    /// Of three each partition has three copies.
+    pub brokers: usize,
     /// The size of the mailing.
     pub clients: usize,
+    /// From the mailing's creation to its end; else there is time for all.
+    pub life: Option<Duration>,
     /// How the provider behaves: `HERALD_SIM_…`.
     pub provider: Vec<(&'static str, String)>,
     /// The faults that it has when no act changes them.
@@ -79,6 +65,8 @@ struct Stage {
     servers: Servers,
     journal: Journal,
     places: Vec<Place>,
+    /// Each sender's way to the provider, if one is made a bad one.
+    ways: Vec<Proxy>,
     faults: Value,
     mailings: Vec<String>,
     targets: Vec<(&'static str, f64)>,
@@ -86,22 +74,32 @@ struct Stage {
 
 /// Plays a score to the mailing's end, and fails unless the judge has no objection.
 pub async fn play(score: Score) {
-    let servers = Servers::start().await;
+    let servers = Servers::with_brokers(score.brokers).await;
     let options = Options {
         partitions: None,
         provider: score.provider,
+        env: vec![("HERALD_TOPIC_REPLICATION", score.brokers.to_string())],
         brokers: Some(servers.brokers()),
         postgres: Some(servers.url()),
         seed: score.seed,
         ..Options::default()
     };
     let world = World::new(score.name, options).await;
+    world.topics_known().await;
     let journal = Journal::create(&world.folder().join("journal.ndjson"));
+    let mut ways = vec![];
+    if score.acts.iter().any(|act| matches!(act, Act::Network(..))) {
+        for _ in 0..score.senders {
+            let [port] = devstack::free_ports().unwrap();
+            ways.push(Proxy::start(port, world.provider.port()).await);
+        }
+    }
     let mut stage = Stage {
         world,
         servers,
         journal,
         places: vec![],
+        ways,
         faults: score.faults,
         mailings: vec![],
         targets: score.targets,
@@ -114,7 +112,10 @@ pub async fn play(score: Score) {
         .await;
     stage.world.faults(stage.faults.clone()).await;
     let sampler = stage.sampler();
-    let request = json!({"text": "a text under fire", "filter": "chaos", "delivery": score.delivery});
+    let mut request = json!({"text": "a text under fire", "filter": "chaos", "delivery": score.delivery});
+    if let Some(life) = score.life {
+        request["ends_at"] = json!((chrono::Utc::now() + life).to_rfc3339());
+    }
     let mailing = stage.world.api.create_mailing(&request).await;
     stage.journal.mailing(&mailing);
     stage.mailings.push(mailing.clone());
@@ -144,7 +145,14 @@ impl Stage {
             for number in 1..=count {
                 let mut env = vec![("HERALD_OPS_ADDR", free_addr())];
                 if role == "sender" && number == 1 {
-                    env.push(("HERALD_KAFKA_BROKERS", self.servers.proxy.addr()));
+                    env.push(("HERALD_KAFKA_BROKERS", self.servers.detour()));
+                }
+                if let Some(way) = self.ways.get(number - 1).filter(|_| role == "sender") {
+                    env.push(("HERALD_PROVIDER_URL", format!("http://127.0.0.1:{}", way.port())));
+                } else if !self.ways.is_empty() {
+                    let direct = self.world.database_url();
+                    let ports = self.servers.postgres_ports().map(|port| format!(":{port}/"));
+                    env.push(("DATABASE_URL", direct.replace(&ports[0], &ports[1])));
                 }
                 if role == "api" && number > 1 {
                     env.push(("HERALD_API_ADDR", free_addr()));
@@ -160,121 +168,10 @@ impl Stage {
 
     fn launch(&self, role: &'static str, number: usize, life: usize, env: &[(&'static str, String)]) -> Program {
         let name = format!("{role}-{number}.{life}");
-        let program = self.world.launch("herald", &[role], &name, env);
-        self.journal.write("start", role, &name, &program.ops);
-        program
-    }
-
-    /// One of the role's places, drawn.
-    fn draw(&self, role: &str) -> usize {
-        let places: Vec<usize> = (0..self.places.len()).filter(|&index| self.places[index].role == role).collect();
-        places[self.world.random(0..places.len() as u64) as usize]
-    }
-
-    async fn perform(&mut self, act: &Act) {
-        match act {
-            Act::Kill(role) => {
-                let index = self.draw(role);
-                self.journal.write("kill", role, &self.places[index].program.name, "");
-                self.replace(index, |program| async { program.kill() }).await;
-            }
-            Act::Terminate(role) => {
-                let index = self.draw(role);
-                self.journal.write("term", role, &self.places[index].program.name, "");
-                self.replace(index, Program::terminate).await;
-                self.places[index].program.ready().await;
-            }
-            Act::Crash(role, point, passings) => {
-                let index = self.draw(role);
-                self.journal.write("term", role, &self.places[index].program.name, "");
-                let armed = format!("{point}={}*off->return", self.world.random(0..*passings));
-                self.replace_with(index, Program::terminate, &[("FAILPOINTS", armed)]).await;
-                self.small_mailing().await;
-                self.died(index).await;
-                self.replace(index, |program| async { program.kill() }).await;
-            }
-            Act::Suspend(role, time) => {
-                let index = self.draw(role);
-                let program = &self.places[index].program;
-                self.journal.write("stop", role, &program.name, "");
-                program.signal(Signal::SIGSTOP);
-                tokio::time::sleep(*time).await;
-                self.journal.write("cont", role, &program.name, "");
-                program.signal(Signal::SIGCONT);
-            }
-            Act::CutSender(time) => {
-                let first =
-                    self.places.iter().find(|place| place.role == "sender" && place.number == 1).expect("there is one");
-                let name = first.program.name.clone();
-                self.journal.write("cut", "sender", &name, "");
-                self.servers.proxy.cut();
-                tokio::time::sleep(*time).await;
-                self.journal.write("heal", "sender", &name, "");
-                self.servers.proxy.heal();
-            }
-            Act::KillKafka(time) => {
-                self.journal.write("kill", "kafka", "kafka", "");
-                self.servers.kill_kafka().await;
-                tokio::time::sleep(*time).await;
-                self.servers.start_kafka().await;
-                self.journal.write("start", "kafka", "kafka", "");
-            }
-            Act::KillPostgres(time) => {
-                self.journal.write("kill", "postgres", "postgres", "");
-                self.servers.kill_postgres().await;
-                tokio::time::sleep(*time).await;
-                self.servers.start_postgres().await;
-                self.journal.write("start", "postgres", "postgres", "");
-            }
-            Act::Provider(rules, time) => {
-                self.journal.write("fault", "provider", "provider", &rules.to_string());
-                self.world.faults(rules.clone()).await;
-                tokio::time::sleep(*time).await;
-                self.world.faults(self.faults.clone()).await;
-                self.journal.write("fault", "provider", "provider", &self.faults.to_string());
-            }
-        }
-    }
-
-    /// Waits until a process has died at its point, and kills one that hasn't come there.
-    async fn died(&mut self, index: usize) {
-        let started = Instant::now();
-        while self.places[index].program.is_running() && started.elapsed() < CRASH_PATIENCE {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        let note = if self.places[index].program.is_running() { "it never came to its point" } else { "" };
-        self.journal.write("kill", self.places[index].role, &self.places[index].program.name, note);
-    }
-
-    /// A mailing to a few, asked for until an api that is up takes it.
-    async fn small_mailing(&mut self) {
-        let request = json!({"text": "a text under fire", "filter": "few"});
-        let created = eventually("an api to take a mailing", async || {
-            let answer = self.world.api.send("POST", "/mailings", Some(&request)).await.ok()?;
-            answer.status().is_success().then_some(answer)?.json::<Value>().await.ok()
-        });
-        let mailing = created.await["id"].as_str().unwrap().to_owned();
-        self.journal.mailing(&mailing);
-        self.mailings.push(mailing);
-    }
-
-    /// Ends a place's process, and starts the next one there.
-    async fn replace<F: Future<Output = ()>>(&mut self, index: usize, end: impl FnOnce(Program) -> F) {
-        self.replace_with(index, end, &[]).await;
-    }
-
-    async fn replace_with<F: Future<Output = ()>>(
-        &mut self,
-        index: usize,
-        end: impl FnOnce(Program) -> F,
-        more: &[(&'static str, String)],
-    ) {
-        let place = &self.places[index];
-        let (role, number, life, env) = (place.role, place.number, place.life + 1, place.env.clone());
-        let place = self.places.remove(index);
-        end(place.program).await;
-        let program = self.launch(role, number, life, &[&env[..], more].concat());
-        self.places.insert(index, Place { role, number, life, env, program });
+        let ops = env.iter().find(|(name, _)| *name == "HERALD_OPS_ADDR").map(|(_, addr)| addr.as_str());
+        let way = self.ways.get(number - 1).filter(|_| role == "sender");
+        self.journal.start(role, &name, ops, way.map(Proxy::port));
+        self.world.launch("herald", &[role], &name, env)
     }
 
     /// How many messages of the mailing have a settling status; 0 while Postgres is away.
@@ -328,11 +225,15 @@ impl Stage {
     }
 
     /// Ends all in good order, and lets the judge speak.
-    async fn leave(self, sampler: Program) {
-        for place in &self.places {
-            self.journal.write("term", place.role, &place.program.name, "");
-            place.program.signal(Signal::SIGTERM);
+    async fn leave(mut self, sampler: Program) {
+        for place in &mut self.places {
+            assert!(place.program.is_running(), "{} has ended by itself", place.program.name);
         }
+        // The senders first: what they still write must reach the tables.
+        let (senders, others) = self.places.drain(..).partition(|place| place.role == "sender");
+        self.end(senders).await;
+        self.projected().await;
+        self.end(others).await;
         let mut args = self.judge_args("judge");
         let folder = self.world.folder();
         for (name, value) in [
@@ -344,14 +245,35 @@ impl Stage {
             args.extend([name.to_owned(), value]);
         }
         args.extend(self.targets.iter().flat_map(|(name, most)| [format!("--{name}"), most.to_string()]));
-        for place in self.places {
-            place.program.ended().await;
-        }
         sampler.terminate().await;
         self.world.provider_stats().await;
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let judged = crate::program::command("checker", &args, &[]).output().unwrap();
         println!("{}", String::from_utf8_lossy(&judged.stdout));
         assert!(judged.status.success(), "the judge objects: {}", String::from_utf8_lossy(&judged.stderr));
+    }
+    async fn end(&self, places: Vec<Place>) {
+        for place in &places {
+            self.journal.write("term", place.role, &place.program.name, "");
+            place.program.signal(Signal::SIGTERM);
+        }
+        for place in places {
+            place.program.ended().await;
+        }
+    }
+
+    /// Waits until every status is in the tables.
+    async fn projected(&self) {
+        let mut ends: BTreeMap<i32, i64> = BTreeMap::new();
+        for record in self.world.records(Topic::StatusEvents, Isolation::Uncommitted).await {
+            ends.insert(record.partition, record.offset + 1);
+        }
+        eventually("the projector to write all", async || {
+            let query = "SELECT partition, next_offset FROM projector_offsets";
+            let written: Vec<(i32, i64)> = sqlx::query_as(query).fetch_all(&self.world.db).await.ok()?;
+            let written: BTreeMap<i32, i64> = written.into_iter().collect();
+            ends.iter().all(|(partition, end)| written.get(partition) >= Some(end)).then_some(())
+        })
+        .await;
     }
 }

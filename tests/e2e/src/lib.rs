@@ -20,8 +20,9 @@ mod world;
 pub use api::{Api, instant};
 pub use audience::Audience;
 pub use calls::{Call, Calls};
-pub use program::Program;
-pub use servers::Servers;
+pub use program::{Program, free_addr};
+pub use proxy::Way;
+pub use servers::{PostgresEnd, Servers};
 pub use world::{Options, World};
 
 use std::time::{Duration, Instant};

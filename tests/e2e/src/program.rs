@@ -19,7 +19,7 @@ pub struct Program {
 }
 
 /// Where nothing listens, and no outgoing connection will.
-pub(crate) fn free_addr() -> String {
+pub fn free_addr() -> String {
     let [port] = devstack::free_ports().unwrap();
     format!("127.0.0.1:{port}")
 }
@@ -152,8 +152,13 @@ impl Program {
         series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
     fn log_tail(&self) -> String {
-        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(30)..].join("\n")
     }

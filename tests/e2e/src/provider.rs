@@ -21,6 +21,10 @@ impl Provider {
         Self { url: format!("http://{addr}"), program }
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.url.rsplit(':').next().unwrap().parse().unwrap()
+    }
+
     pub(crate) async fn ready(&mut self) {
         self.program.answers(&format!("{}/livez", self.url)).await;
     }

@@ -2,45 +2,82 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
 
 use devstack::{Detour, Jvm, Kafka, KafkaConfig, Postgres, PostgresConfig, free_ports};
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use tempfile::TempDir;
 
-use crate::proxy::Proxy;
+use crate::eventually;
+use crate::proxy::{Proxy, Way};
 
 /// A Kafka and a Postgres of one's own, to be broken.
 pub struct Servers {
-    kafka_config: KafkaConfig,
+    brokers: Vec<Broker>,
     postgres_config: PostgresConfig,
-    kafka: Option<Kafka>,
     postgres: Option<Postgres>,
-    /// The way to Kafka that can be cut.
-    pub(crate) proxy: Proxy,
+    /// A way to Postgres that can be made a bad one.
+    pub(crate) postgres_proxy: Proxy,
     folder: TempDir,
+}
+
+struct Broker {
+    config: KafkaConfig,
+    running: Option<Kafka>,
+    /// A way to it that can be made a bad one.
+    proxy: Proxy,
+}
+
+/// How a Postgres ends.
+#[derive(Clone, Copy, Debug)]
+pub enum PostgresEnd {
+    /// SIGKILL.
+    Kill,
+    /// In good order, and its clients' connections with it.
+    Fast,
+    /// At once, with a word to its clients.
+    Immediate,
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> anyhow::Result<T> + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.unwrap().unwrap()
 }
 
+fn addrs(ports: impl Iterator<Item = u16>) -> String {
+    ports.map(|port| format!("127.0.0.1:{port}")).collect::<Vec<_>>().join(",")
+}
+
 impl Servers {
-    /// Starts both.
+    /// Starts both, with one broker.
     pub async fn start() -> Self {
+        Self::with_brokers(1).await
+    }
+
+    /// Starts both. Of three brokers each has a copy of everything, and two must have what is acknowledged.
+    pub async fn with_brokers(brokers: usize) -> Self {
         // Postgres' own user walks into it.
         let folder = tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir().unwrap();
-        let [port, controller_port, postgres_port, detour, proxy] = free_ports().unwrap();
-        let way = Detour { port: detour, advertised: proxy };
-        let mut servers = Self {
-            kafka_config: KafkaConfig {
-                dir: folder.path().join("kafka"),
+        let controllers: Vec<u16> = (0..brokers).flat_map(|_| free_ports::<1>().unwrap()).collect();
+        let mut cluster = vec![];
+        for (number, controller_port) in (1..).zip(&controllers) {
+            let [port, detour, proxy] = free_ports().unwrap();
+            let config = KafkaConfig {
+                dir: folder.path().join(format!("kafka-{number}")),
                 port,
-                controller_port,
+                controller_port: *controller_port,
                 jvm: Jvm::Small,
-                detour: Some(way),
-            },
-            proxy: Proxy::start(proxy, detour).await,
-            postgres_config: PostgresConfig { dir: folder.path().join("postgres"), port: postgres_port, fsync: false },
-            kafka: None,
+                detour: Some(Detour { port: detour, advertised: proxy }),
+                quorum: if brokers > 1 { controllers.clone() } else { vec![] },
+            };
+            cluster.push(Broker { config, running: None, proxy: Proxy::start(proxy, detour).await });
+        }
+        let [port, proxy] = free_ports().unwrap();
+        let mut servers = Self {
+            brokers: cluster,
+            postgres_proxy: Proxy::start(proxy, port).await,
+            postgres_config: PostgresConfig { dir: folder.path().join("postgres"), port, fsync: false },
             postgres: None,
             folder,
         };
@@ -51,7 +88,7 @@ impl Servers {
 
     /// Where Kafka is, also while it is away.
     pub fn brokers(&self) -> String {
-        format!("127.0.0.1:{}", self.kafka_config.port)
+        addrs(self.brokers.iter().map(|broker| broker.config.port))
     }
 
     /// Where Postgres is, likewise.
@@ -59,34 +96,71 @@ impl Servers {
         format!("postgres://herald@127.0.0.1:{}/herald", self.postgres_config.port)
     }
 
+    /// Postgres' own port, and that of the way to it that can be made a bad one.
+    pub(crate) fn postgres_ports(&self) -> [u16; 2] {
+        [self.postgres_config.port, self.postgres_proxy.port()]
+    }
+
+    /// The way to Kafka that can be made a bad one.
+    pub(crate) fn detour(&self) -> String {
+        addrs(self.brokers.iter().map(|broker| broker.proxy.port()))
+    }
+
+    pub(crate) fn make_detour(&self, way: Way) {
+        self.brokers.iter().for_each(|broker| broker.proxy.be(way));
+    }
+
     /// Starts Kafka, again with what it had.
     pub async fn start_kafka(&mut self) {
-        let config = self.kafka_config.clone();
-        self.kafka = Some(blocking(move || Kafka::start(&config)).await);
+        // At once: none of several is ready alone.
+        let configs = self.brokers.iter().map(|broker| broker.config.clone());
+        let starts: Vec<_> = configs.map(|config| tokio::spawn(blocking(move || Kafka::start(&config)))).collect();
+        for (broker, start) in self.brokers.iter_mut().zip(starts) {
+            broker.running = Some(start.await.unwrap());
+        }
     }
 
     /// SIGKILL.
     pub async fn kill_kafka(&mut self) {
-        let kafka = self.kafka.take().expect("it runs");
-        blocking(move || kafka.kill()).await;
+        for index in 0..self.brokers.len() {
+            self.kill_broker(index).await;
+        }
     }
 
     /// Ends Kafka in good order.
     pub async fn stop_kafka(&mut self) {
-        let kafka = self.kafka.take().expect("it runs");
-        blocking(move || kafka.stop()).await;
+        for broker in &mut self.brokers {
+            let kafka = broker.running.take().expect("it runs");
+            blocking(move || kafka.stop()).await;
+        }
+    }
+
+    /// SIGKILL to one broker.
+    pub(crate) async fn kill_broker(&mut self, index: usize) {
+        let kafka = self.brokers[index].running.take().expect("it runs");
+        blocking(move || kafka.kill()).await;
+    }
+
+    /// Starts one broker again, and returns when every copy of every partition has caught up.
+    pub(crate) async fn start_broker(&mut self, index: usize) {
+        let config = self.brokers[index].config.clone();
+        self.brokers[index].running = Some(blocking(move || Kafka::start(&config)).await);
+        let consumer = ClientConfig::new().set("bootstrap.servers", self.brokers()).create().unwrap();
+        let consumer: Arc<BaseConsumer> = Arc::new(consumer);
+        eventually("the copies to catch up", async || {
+            let consumer = Arc::clone(&consumer);
+            let ask = move || consumer.fetch_metadata(None, Duration::from_secs(5));
+            let metadata = tokio::task::spawn_blocking(ask).await.unwrap().ok()?;
+            let mut partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+            partitions.all(|partition| partition.isr().len() == partition.replicas().len()).then_some(())
+        })
+        .await;
     }
 
     /// Starts Postgres, again with what it had.
     pub async fn start_postgres(&mut self) {
         let config = self.postgres_config.clone();
         self.postgres = Some(blocking(move || Postgres::start(&config)).await);
-    }
-
-    /// SIGKILL.
-    pub async fn kill_postgres(&mut self) {
-        let postgres = self.postgres.take().expect("it runs");
-        blocking(move || postgres.kill()).await;
     }
 
     /// Copies what Postgres holds, while it is stopped.
@@ -103,8 +177,22 @@ impl Servers {
 
     /// Ends Postgres in good order.
     pub async fn stop_postgres(&mut self) {
+        self.end_postgres(PostgresEnd::Fast).await;
+    }
+
+    /// SIGKILL.
+    pub async fn kill_postgres(&mut self) {
+        self.end_postgres(PostgresEnd::Kill).await;
+    }
+
+    pub(crate) async fn end_postgres(&mut self, end: PostgresEnd) {
         let postgres = self.postgres.take().expect("it runs");
-        blocking(move || postgres.stop()).await;
+        blocking(move || match end {
+            PostgresEnd::Kill => postgres.kill(),
+            PostgresEnd::Fast => postgres.stop(),
+            PostgresEnd::Immediate => postgres.stop_at_once(),
+        })
+        .await;
     }
 }
 

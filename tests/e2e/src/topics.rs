@@ -8,7 +8,7 @@ use rdkafka::message::Headers;
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientConfig, ClientContext, Message, Offset, TopicPartitionList};
 
-use crate::World;
+use crate::{World, eventually};
 
 /// Where what was written lies.
 #[derive(Default)]
@@ -25,6 +25,19 @@ impl ProducerContext for Offsets {
 }
 
 impl World {
+    /// Waits until each broker knows the topics: of several some hear of them a moment later.
+    pub(crate) async fn topics_known(&self) {
+        for broker in self.brokers.split(',') {
+            eventually("a broker to know the topics", async || {
+                // Made anew each time: it asks the broker that it is told of first.
+                let client = kafka::Client::new(self.kafka.topics.clone(), broker, vec![], "e2e");
+                let check = move || kafka::Admin::new(&client)?.check_partitions();
+                tokio::task::spawn_blocking(check).await.unwrap().ok()
+            })
+            .await;
+        }
+    }
+
     /// All records of a topic.
     pub async fn records(&self, topic: Topic, isolation: Isolation) -> Vec<Record> {
         let kafka = self.kafka.clone();

@@ -140,7 +140,7 @@ impl World {
     }
 
     /// Starts a program under a name, with further settings, and waits for nothing.
-    pub(crate) fn launch(&self, binary: &str, args: &[&str], name: &str, env: &[(&str, String)]) -> Program {
+    pub fn launch(&self, binary: &str, args: &[&str], name: &str, env: &[(&str, String)]) -> Program {
         let mut all = self.env.clone();
         all.extend(env.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
         Program::start(binary, args, &all, self.folder.path(), name)

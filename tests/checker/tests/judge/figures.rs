@@ -10,7 +10,7 @@ use crate::last_status;
 fn run() -> Evidence {
     let mut run = good::run();
     let mut start = run.journal[2].clone();
-    (start.at, start.event, start.note) = (T, "start".to_owned(), Some(run.samples[0].processes[0].ops.clone()));
+    (start.at, start.event, start.ops) = (T, "start".to_owned(), Some(run.samples[0].processes[0].ops.clone()));
     run.journal.insert(0, start);
     run
 }

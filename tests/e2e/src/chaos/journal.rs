@@ -19,6 +19,11 @@ impl Journal {
         self.line(&json!({"at": now_us(), "event": event, "role": role, "name": name, "note": note}));
     }
 
+    /// A process is about to start. `port` is its own way to the provider, if it has one.
+    pub(crate) fn start(&self, role: &str, name: &str, ops: Option<&str>, port: Option<u16>) {
+        self.line(&json!({"at": now_us(), "event": "start", "role": role, "name": name, "ops": ops, "port": port}));
+    }
+
     pub(crate) fn mailing(&self, id: &str) {
         self.line(&json!({"at": now_us(), "event": "mailing", "id": id}));
     }

@@ -7,14 +7,30 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
-use super::{Act, Score};
+use super::{Act, Link, Score};
+use crate::{PostgresEnd, Way};
 
 /// Each by its name.
-pub const ALL: [&str; 10] =
-    ["kills", "once", "crashes", "rolling", "suspended", "cut", "storm", "broker", "outage", "postgres"];
+pub const ALL: [&str; 14] = [
+    "kills",
+    "once",
+    "crashes",
+    "replays",
+    "rolling",
+    "suspended",
+    "cut",
+    "stalled",
+    "network",
+    "storm",
+    "broker",
+    "brokers",
+    "outage",
+    "postgres",
+];
 
 /// Where processes die, and how often the point is passed in a second or so.
-const POINTS: [(&str, &str, u64); 15] = [
+const POINTS: [(&str, &str, u64); 16] = [
+    ("api", "relay::read", 1),
     ("api", "relay::published", 1),
     ("api", "transaction::written", 1),
     ("scheduler", "plan::started", 1),
@@ -44,7 +60,9 @@ pub fn by_name(name: &str, seed: u64) -> Option<Score> {
     let base = |name: &'static str, rate: u32, acts: Vec<Act>| Score {
         name,
         seed: Some(seed),
+        brokers: 1,
         clients: 200_000,
+        life: None,
         provider: vec![("HERALD_SIM_LATENCY", "50ms".to_owned()), ("HERALD_SIM_RATE", rate.to_string())],
         faults: Value::Array(vec![]),
         delivery: "at_least_once",
@@ -87,7 +105,29 @@ pub fn by_name(name: &str, seed: u64) -> Option<Score> {
             base("suspended", 1_500, acts)
         }
         // A sender without Kafka but with its provider: no call begins once its lease has run out.
-        "cut" => base("cut", 1_500, vec![Act::CutSender(Duration::from_secs(20)); 3]),
+        "cut" => base("cut", 1_500, vec![Act::Network(vec![(Link::Kafka, Way::Lost)], Duration::from_secs(20)); 3]),
+        // The same, but what is held arrives at last. The mailing ends in the second stall: the sender that knows it by its
+        // clock alone may not say so.
+        "stalled" => Score {
+            clients: 60_000,
+            life: Some(Duration::from_secs(44)),
+            pause: 5_000..7_000,
+            ..base("stalled", 1_000, vec![Act::Network(vec![(Link::Kafka, Way::Slow(0))], Duration::from_secs(20)); 2])
+        },
+        // Postgres and the provider are away or slow, alone and together.
+        "network" => Score { clients: 80_000, pause: 2_000..4_000, ..base("network", 1_000, bad_network()) },
+        // Senders die while they replay, from the start of the log as well, and at their first calls after it.
+        "replays" => {
+            let first = |point| Act::Crash("sender", point, 3);
+            let acts = vec![
+                Act::Replays(3),
+                first("send::permitted"),
+                first("send::replayed"),
+                first("send::answered"),
+                Act::Replays(3),
+            ];
+            Score { clients: 60_000, pause: 3_000..6_000, ..base("replays", 600, acts) }
+        }
         // 8 senders, each replaced 16 times, by either signal.
         "storm" => {
             let mut act = |_| if rng.random() { Act::Kill("sender") } else { Act::Terminate("sender") };
@@ -98,17 +138,49 @@ pub fn by_name(name: &str, seed: u64) -> Option<Score> {
             targets: vec![("back", 15.0)],
             ..base("broker", 800, (0..10).map(|_| Act::KillKafka(Duration::from_millis(500))).collect())
         },
+        // Two of three always run, and have all that was acknowledged.
+        "brokers" => Score {
+            brokers: 3,
+            clients: 80_000,
+            pause: 4_000..8_000,
+            targets: vec![("back", 15.0)],
+            ..base(
+                "brokers",
+                600,
+                [500, 15_000]
+                    .iter()
+                    .flat_map(|away| (0..3).map(|broker| Act::KillBroker(broker, Duration::from_millis(*away))))
+                    .collect(),
+            )
+        },
         // Longer than a transaction may last: the broker finds overdue ones when it starts.
         "outage" => Score {
             clients: 60_000,
             pause: 13_000..16_000,
             ..base("outage", 800, (0..5).map(|_| Act::KillKafka(Duration::from_secs(11))).collect())
         },
-        "postgres" => Score {
-            pause: 3_000..6_000,
-            targets: vec![("again", 0.0), ("back", 5.0)],
-            ..base("postgres", 1_500, (0..10).map(|_| Act::KillPostgres(Duration::from_secs(1))).collect())
-        },
+        "postgres" => {
+            let ends = [PostgresEnd::Kill, PostgresEnd::Fast, PostgresEnd::Immediate].into_iter().cycle();
+            let acts = ends.map(|end| Act::EndPostgres(end, Duration::from_secs(1))).take(12).collect();
+            Score { pause: 3_000..6_000, targets: vec![("again", 0.0), ("back", 5.0)], ..base("postgres", 1_500, acts) }
+        }
         _ => return None,
     })
+}
+
+fn bad_network() -> Vec<Act> {
+    use Link::{Postgres, Provider};
+    // A call takes seconds then, and a batch of the projector longer than its Postgres may.
+    let (slow_provider, slow_postgres) = (Way::Slow(300), Way::Slow(100_000));
+    let bad = |links: &[(Link, Way)], seconds| Act::Network(links.to_vec(), Duration::from_secs(seconds));
+    vec![
+        bad(&[(Postgres, Way::Reset)], 3),
+        bad(&[(Provider, Way::Reset)], 3),
+        bad(&[(Postgres, slow_postgres)], 10),
+        bad(&[(Provider, slow_provider)], 10),
+        bad(&[(Postgres, Way::Reset), (Provider, Way::Reset)], 3),
+        bad(&[(Postgres, slow_postgres), (Provider, slow_provider)], 10),
+        bad(&[(Postgres, Way::Lost), (Provider, slow_provider)], 10),
+        bad(&[(Postgres, Way::Slow(0)), (Provider, Way::Slow(0))], 8),
+    ]
 }

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use e2e::chaos::{Act, Score, play};
+use e2e::chaos::{Act, Link, Score, play};
+use e2e::{PostgresEnd, Way};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -19,8 +20,9 @@ async fn ten_kills_and_every_other_fault_once_leave_nothing_that_the_judge_objec
         Act::Kill("sender"),
         Act::Suspend("sender", seconds(15)),
         Act::Provider(json!([{"fault": "outage"}]), seconds(2)),
-        Act::CutSender(seconds(15)),
-        Act::KillPostgres(seconds(3)),
+        Act::Network(vec![(Link::Kafka, Way::Lost)], seconds(15)),
+        Act::EndPostgres(PostgresEnd::Kill, seconds(3)),
+        Act::Network(vec![(Link::Postgres, Way::Reset), (Link::Provider, Way::Reset)], seconds(1)),
         Act::Kill("scheduler"),
         Act::Suspend("scheduler", seconds(8)),
         Act::Terminate("projector"),
@@ -38,7 +40,9 @@ async fn ten_kills_and_every_other_fault_once_leave_nothing_that_the_judge_objec
     play(Score {
         name: "t14",
         seed: None,
+        brokers: 1,
         clients: 20_000,
+        life: None,
         provider: vec![("HERALD_SIM_LATENCY", "20ms..80ms".to_owned()), ("HERALD_SIM_RATE", "200".to_owned())],
         faults: json!([{"fault": {"status": 500}, "probability": 0.02}]),
         delivery: "at_least_once",
