@@ -8,6 +8,7 @@ use domain::conveyor::{Conveyor, Share};
 use events::topics::Topic;
 use kafka::ledger::Metadata;
 use kafka::{CommittedPartition, GroupView};
+use runtime::health::Readiness;
 
 use crate::metrics::Metrics;
 
@@ -20,15 +21,18 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The conveyor as last sampled.
 pub(crate) struct Sampler {
-    view: GroupView,
+    pub(crate) view: GroupView,
     shards: u64,
     metrics: Metrics,
+    ready: Readiness,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
     sampled_at: Option<Instant>,
+    /// A partition ends before its frontier.
+    went_back: bool,
     conveyor: Conveyor,
     /// Σ (position − open) at past moments, oldest first, since something was last idle.
     settled: VecDeque<(Instant, u64)>,
@@ -48,11 +52,13 @@ pub(crate) struct Room<'a> {
 }
 
 impl Sampler {
-    pub(crate) fn new(kafka: &kafka::Client, metrics: Metrics) -> kafka::Result<Self> {
+    pub(crate) fn new(kafka: &kafka::Client, metrics: Metrics, ready: Readiness) -> kafka::Result<Self> {
+        ready.ready();
         Ok(Self {
             view: GroupView::new(kafka, &kafka.topics.group("sender"), Topic::MessageEvents)?,
             shards: u64::from(kafka.topics.shards()),
             metrics,
+            ready,
             state: Mutex::default(),
         })
     }
@@ -68,6 +74,9 @@ impl Sampler {
         let mut state = self.state.lock().expect("not poisoned");
         if state.sampled_at.is_none_or(|at| at.elapsed() >= SAMPLE_AGE) {
             self.sample(&mut state)?;
+        }
+        if state.went_back {
+            return Ok(None);
         }
         let share = Share { owned: state.owned, shards: self.shards, planned_since: state.planned + state.under_way };
         let clients = state.conveyor.page(share);
@@ -87,6 +96,14 @@ impl Sampler {
 
     fn sample(&self, state: &mut State) -> kafka::Result<()> {
         let partitions = self.view.partitions(TIMEOUT)?;
+        // Records that grow over an old frontier would be taken for settled, so nothing is planned until a sender has replayed the
+        // log and committed anew.
+        state.went_back = partitions.iter().any(CommittedPartition::went_back);
+        if state.went_back {
+            self.ready.not_ready("message-events ends before what the senders have committed: it was made anew or cut off. Start them again");
+        } else {
+            self.ready.ready();
+        }
         let (unread, open, settled) =
             partitions.iter().map(count).fold((0, 0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1, sum.2 + one.2));
         let now = Instant::now();

@@ -2,9 +2,11 @@
 //!
 //! Owning a partition is owning a shard: the mailings in it are planned by this process and no other ([`shard`]), page by
 //! page, each page with its progress in one Kafka transaction ([`page`]). How much may be planned is the conveyor's to
-//! say ([`conveyor`]), what is done next `domain::planning`'s.
+//! say ([`conveyor`]), what is done next `domain::planning`'s. What Kafka has lost is noticed when nothing is under way any more
+//! ([`drain`]).
 
 mod conveyor;
+mod drain;
 mod member;
 mod metrics;
 mod page;
@@ -48,7 +50,7 @@ pub async fn start(
     let desk = Arc::new(shard::Desk {
         kafka: kafka.clone(),
         pool,
-        conveyor: conveyor::Sampler::new(kafka, metrics.clone())?,
+        conveyor: conveyor::Sampler::new(kafka, metrics.clone(), service.health.readiness("conveyor"))?,
         dead_letters: Arc::clone(&dead_letters),
         metrics,
         health: service.health.clone(),

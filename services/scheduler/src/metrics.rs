@@ -13,6 +13,8 @@ pub(crate) struct Metrics {
     pub(crate) open: IntGauge,
     /// Shards that this process owns.
     pub(crate) shards: IntGauge,
+    /// Mailings that were paused because Kafka has lost something of them.
+    pub(crate) paused: IntCounter,
 }
 
 impl Metrics {
@@ -27,12 +29,17 @@ impl Metrics {
             unread: IntGauge::new("herald_conveyor_unread_messages", "Message events that no sender has taken in")?,
             open: IntGauge::new("herald_conveyor_open_messages", "Messages taken in and not settled, by all senders")?,
             shards: IntGauge::new("herald_scheduler_shards", "Shards that this process owns")?,
+            paused: IntCounter::new(
+                "herald_mailings_paused_total",
+                "Mailings paused because Kafka has lost something of them",
+            )?,
         };
         registry.register(Box::new(metrics.planned.clone()))?;
         registry.register(Box::new(metrics.schedule_lag.clone()))?;
         registry.register(Box::new(metrics.unread.clone()))?;
         registry.register(Box::new(metrics.open.clone()))?;
         registry.register(Box::new(metrics.shards.clone()))?;
+        registry.register(Box::new(metrics.paused.clone()))?;
         Ok(metrics)
     }
 }
@@ -55,6 +62,7 @@ mod tests {
             [
                 "herald_conveyor_open_messages ",
                 "herald_conveyor_unread_messages ",
+                "herald_mailings_paused_total ",
                 "herald_messages_planned_total ",
                 "herald_schedule_lag_seconds ",
                 "herald_scheduler_shards ",

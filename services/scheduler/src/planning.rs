@@ -16,6 +16,7 @@ use sqlx::Connection;
 use store::planning::{self as rows, LiveMailing, Mirror};
 use uuid::Uuid;
 
+use crate::drain::Drain;
 use crate::page;
 use crate::shard::Owned;
 
@@ -71,6 +72,8 @@ pub(crate) struct Planning<'a> {
     progress: HashMap<Uuid, ProgressRecord>,
     spans: HashMap<Uuid, i64>,
     mirrors: HashMap<Uuid, (Instant, Mirror)>,
+    /// Of mailings that wait for their last statuses.
+    drains: HashMap<Uuid, Drain>,
     /// The mailing that got the last page: the next turn is another's.
     last_paged: i64,
     /// The shard was confirmed to be ours just before the progress was read; holds for the first round.
@@ -86,7 +89,16 @@ impl<'a> Planning<'a> {
         progress: HashMap<Uuid, ProgressRecord>,
         confirmed: bool,
     ) -> Self {
-        Self { owned, producer, progress, spans: HashMap::new(), mirrors: HashMap::new(), last_paged: 0, confirmed }
+        Self {
+            owned,
+            producer,
+            progress,
+            spans: HashMap::new(),
+            mirrors: HashMap::new(),
+            drains: HashMap::new(),
+            last_paged: 0,
+            confirmed,
+        }
     }
 
     /// Gives each live mailing its turn. Returns how long to wait for the next round.
@@ -124,9 +136,14 @@ impl<'a> Planning<'a> {
             state: State::from(mailing.state.clone()),
             starts_at: mailing.starts_at,
             published: self.is_published(mailing),
+            // Proved in an earlier round: the row, with its settled rounds, was read since.
+            drained: self.drains.get(&mailing.id).is_some_and(Drain::is_over),
         };
         let clients = room.as_ref().map(|room| room.clients);
         let step = next_step(&planned, progress.map(ProgressRecord::progress).as_ref(), mailing.settled, clients, now);
+        if step != Step::Wait(Wait::Statuses) {
+            self.drains.remove(&mailing.id);
+        }
         match step {
             Step::Start => {
                 self.start(mailing, now)?;
@@ -147,6 +164,10 @@ impl<'a> Planning<'a> {
                     Wait::Publishing => PUBLISHING,
                     _ => BUSY,
                 };
+                if wait == Wait::Statuses {
+                    let drain = self.drains.entry(mailing.id).or_insert_with(Drain::new);
+                    drain.look(&desk.conveyor.view, &desk.pool, &desk.runtime);
+                }
                 self.mirror(mailing, Some(wait))?;
                 Ok(pause)
             }
@@ -160,12 +181,25 @@ impl<'a> Planning<'a> {
                 mailing.id
             ))),
             Step::ProgressLost => {
-                tracing::error!(mailing.id = %mailing.id, "a running mailing has no progress; it is paused");
-                let reason = "its planning progress is lost: planning it again would send it again";
-                self.write(async |db| rows::set_paused(db, mailing.mailing_no, mailing.version, reason).await)?;
-                Ok(IDLE)
+                let reason = "its planning progress is lost: `herald replan` plans what isn't planned yet";
+                self.pause(mailing, reason)
+            }
+            Step::MessagesLost(messages) => {
+                let reason = format!(
+                    "{messages} of its messages are lost: planned, and neither settled nor under way. `herald replan` plans \
+                     them again"
+                );
+                self.pause(mailing, &reason)
             }
         }
+    }
+
+    /// Nothing goes on by itself: somebody must look.
+    fn pause(&mut self, mailing: &LiveMailing, reason: &str) -> Result<Duration, Trouble> {
+        tracing::error!(mailing.id = %mailing.id, reason, "a mailing is paused");
+        self.write(async |db| rows::set_paused(db, mailing.mailing_no, mailing.version, reason).await)?;
+        self.owned.desk.metrics.paused.inc();
+        Ok(IDLE)
     }
 
     fn is_published(&self, mailing: &LiveMailing) -> bool {

@@ -14,6 +14,9 @@ pub struct LiveMailing {
     pub starts_at: DateTime<Utc>,
     /// Kafka has acknowledged an event with the row's version, so senders can come to know it.
     pub published: bool,
+    /// Since all of it was planned the senders have settled whatever was in message-events, and Postgres holds those
+    /// statuses. `settled` was read later.
+    pub drained: bool,
 }
 
 /// How far a mailing is planned: the truth, kept in planning-progress.
@@ -60,6 +63,8 @@ pub enum Step {
     Finish,
     /// Set it paused: it runs, but its progress is gone; planning from zero would send everything again.
     ProgressLost,
+    /// Set it paused: so many of its messages will never be settled, for nothing of them is under way.
+    MessagesLost(i64),
 }
 
 /// Decides the next step. `settled` is Σ settled rounds, `room` what the conveyor lets the next page plan.
@@ -78,6 +83,8 @@ pub fn next_step(
         (State::Running, Some(progress)) if progress.complete => {
             if progress.emitted == settled {
                 Step::Finish
+            } else if mailing.drained {
+                Step::MessagesLost(progress.emitted - settled)
             } else {
                 Step::Wait(Wait::Statuses)
             }
@@ -121,8 +128,19 @@ mod tests {
             ("paused", (Paused, now, true), whole, 7, Some(9), Step::Wait(Wait::Operator)),
         ];
         for (name, (state, starts_at, published), progress, settled, room, expected) in cases {
-            let mailing = LiveMailing { state, starts_at, published };
+            let mailing = LiveMailing { state, starts_at, published, drained: false };
             assert_eq!(next_step(&mailing, progress.as_ref(), settled, room, now), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn what_is_not_settled_once_all_is_drained_is_lost() {
+        let now: DateTime<Utc> = "2026-05-01T12:00:00Z".parse().unwrap();
+        let mailing = LiveMailing { state: State::Running, starts_at: now, published: true, drained: true };
+        let progress = |complete| Progress { audience_max: 9, cursor: 9, complete, planned: 7, emitted: 7 };
+        let step = |complete, settled| next_step(&mailing, Some(&progress(complete)), settled, Some(1), now);
+        assert_eq!(step(true, 5), Step::MessagesLost(2));
+        assert_eq!(step(true, 7), Step::Finish);
+        assert_eq!(step(false, 5), Step::Page(1));
     }
 }

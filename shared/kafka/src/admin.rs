@@ -9,6 +9,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::client::Reading;
+use crate::ledger::Metadata;
 use crate::watermarks::{End, watermarks};
 use crate::{Client, Error, Result};
 
@@ -145,6 +146,8 @@ impl Admin {
 /// Looks at a group from outside: what it has committed, and where its topic ends. Every call blocks.
 pub struct GroupView {
     consumer: BaseConsumer<Reading>,
+    client: Client,
+    group: String,
     topic: String,
     partitions: Vec<i32>,
 }
@@ -160,6 +163,20 @@ pub struct CommittedPartition {
     pub committed: Option<(i64, String)>,
 }
 
+impl CommittedPartition {
+    /// The frontier and what a sender committed beside it. None: nobody has committed, or not a sender, or the log ends before
+    /// it and isn't the one that it was; then a sender replays it whole.
+    pub fn checkpoint(&self) -> Option<(i64, Metadata)> {
+        let (frontier, metadata) = self.committed.as_ref().filter(|_| !self.went_back())?;
+        Some((*frontier, metadata.parse().ok()?))
+    }
+
+    /// The log ends before what was committed: it was made anew or cut off. The commit is read first, so it can't seem so.
+    pub fn went_back(&self) -> bool {
+        self.committed.as_ref().is_some_and(|(offset, _)| *offset > self.end)
+    }
+}
+
 impl GroupView {
     /// Creates the client; it never joins the group.
     pub fn new(client: &Client, group: &str, topic: Topic) -> Result<Self> {
@@ -167,6 +184,8 @@ impl GroupView {
         config.set("group.id", group).set("enable.auto.commit", "false").set("isolation.level", "read_uncommitted");
         Ok(Self {
             consumer: client.finish(config).create_with_context(Reading)?,
+            client: client.clone(),
+            group: group.to_owned(),
             topic: client.topics.name(topic),
             partitions: (0..client.topics.partitions(topic).cast_signed()).collect(),
         })
@@ -175,6 +194,23 @@ impl GroupView {
     /// All partitions, in order.
     pub fn partitions(&self, timeout: Duration) -> Result<Vec<CommittedPartition>> {
         committed_partitions(&self.consumer, &self.topic, &self.partitions, timeout)
+    }
+
+    /// The high watermarks of another topic, in the order of its partitions.
+    pub fn ends_of(&self, topic: Topic, timeout: Duration) -> Result<Vec<i64>> {
+        let partitions: Vec<i32> = (0..self.client.topics.partitions(topic).cast_signed()).collect();
+        watermarks(&self.consumer, &self.client.topics.name(topic), &partitions, End::High, timeout)
+    }
+
+    /// How many members the group has: also one that died, until its session is over.
+    pub fn members(&self, timeout: Duration) -> Result<usize> {
+        let groups = self.consumer.fetch_group_list(Some(&self.group), timeout)?;
+        // A coordinator that can't tell answers without a state.
+        let members = |group: &rdkafka::groups::GroupInfo| match group.state() {
+            "Empty" | "Dead" => 0,
+            _ => group.members().len().max(1),
+        };
+        Ok(groups.groups().iter().map(members).sum())
     }
 }
 
