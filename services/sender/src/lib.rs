@@ -8,6 +8,7 @@
 mod board;
 mod clock;
 mod fence;
+mod guard;
 mod member;
 mod message;
 mod metrics;
@@ -79,6 +80,8 @@ pub async fn start(
     let (stop, runtime) = (service.stop.clone(), tokio::runtime::Handle::current());
     let consumer = GroupConsumer::new(kafka, group, kafka_metrics, stop, member, dead_letters, runtime)
         .context("create the sender's consumer")?;
+    let (client, guarded, stop) = (kafka.clone(), Arc::clone(&member), service.stop.clone());
+    service.tasks.spawn_blocking("sender-guard", move || guard::run(&client, &guarded, &stop));
     let beat = service.health.heartbeat("consumer", settings.max_poll_interval + Duration::from_secs(30));
     service.tasks.spawn_blocking("sender-consumer", move || Ok(consumer.run(|| beat.beat())?));
     Ok(())

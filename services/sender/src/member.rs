@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::message::Desk;
+use crate::metrics::Metrics;
 use crate::partition::Partition;
 use crate::replay::Begin;
 
@@ -29,6 +30,8 @@ pub(crate) struct SenderMember {
 
 /// Each holds two librdkafka clients and what they have fetched.
 const REPLAYS_AT_ONCE: usize = 3;
+/// Before a replay that failed begins again.
+const REPLAY_PAUSE: Duration = Duration::from_millis(500);
 
 impl SenderMember {
     /// Must be called within the runtime that the messages' tasks are to run on.
@@ -60,11 +63,32 @@ impl SenderMember {
         self.partitions.lock().expect("not poisoned").values().cloned().collect()
     }
 
+    /// Where each open partition is.
+    pub(crate) fn positions(&self) -> Vec<(i32, i64)> {
+        self.all().iter().filter_map(|partition| Some((partition.number, partition.taken_in_to()?))).collect()
+    }
+
+    /// Marks the partitions that end before a position that they had earlier.
+    pub(crate) fn compare(&self, positions: &[(i32, i64)], ends: &[i64]) {
+        for &(number, position) in positions {
+            if ends.get(number as usize).is_some_and(|end| position > *end)
+                && let Some(partition) = self.partition(number)
+            {
+                partition.give_back();
+            }
+        }
+    }
+
+    /// A partition whose log went back.
+    pub(crate) fn went_back(&self) -> Option<i32> {
+        self.all().iter().find(|partition| partition.is_given_back()).map(|partition| partition.number)
+    }
+
     /// Reads the partition's statuses beside the rebalance, then opens it.
     fn replay(&self, partition: Arc<Partition>, begin: Begin) {
         let (kafka, runtime, replays) = (self.kafka.clone(), self.runtime.clone(), Arc::clone(&self.replays));
         let leaving = self.leaving.lock().expect("not poisoned").remove(&partition.number);
-        let deadline = self.revoke_deadline;
+        let (deadline, ready) = (self.revoke_deadline, self.ready.clone());
         self.runtime.spawn(async move {
             // What this process called before it lost the partition must be in what the replay reads.
             if let Some(leaving) = leaving {
@@ -72,13 +96,28 @@ impl SenderMember {
                 let _ = partition.stop.run_until_cancelled(left).await;
             }
             let Some(Ok(_permit)) = partition.stop.run_until_cancelled(replays.acquire()).await else { return };
-            let _ = runtime.spawn_blocking(move || take_over(&kafka, &partition, begin)).await;
+            let _ = runtime.spawn_blocking(move || take_over(&kafka, &partition, begin, &ready)).await;
         });
     }
 }
 
+/// Tells of messages that were deleted before anybody read them.
+fn tell_of_skipped(assigned: &Assigned, metrics: &Metrics) {
+    let Some((frontier, _)) = assigned.at.checkpoint() else { return };
+    let skipped = assigned.at.low - frontier;
+    if skipped > 0 {
+        metrics.skipped.inc_by(skipped.cast_unsigned());
+        tracing::error!(
+            kafka.partition = assigned.partition,
+            frontier,
+            low = assigned.at.low,
+            "retention has passed the frontier: the messages between are lost, see `herald replan`"
+        );
+    }
+}
+
 /// Replays until it succeeds or the partition is taken away.
-fn take_over(kafka: &kafka::Client, partition: &Arc<Partition>, begin: Begin) {
+fn take_over(kafka: &kafka::Client, partition: &Arc<Partition>, begin: Begin, ready: &Readiness) {
     while !partition.stop.is_cancelled() {
         match begin.replay(kafka, partition.number, &partition.stop) {
             Ok(replayed) => {
@@ -92,11 +131,13 @@ fn take_over(kafka: &kafka::Client, partition: &Arc<Partition>, begin: Begin) {
                     "partition taken over"
                 );
                 partition.desk.metrics.replayed.inc_by(replayed.known.len() as u64);
+                ready.ready();
                 return partition.open_with(replayed);
             }
             Err(kafka::Error::Stopped) => return,
             Err(error) => {
-                tracing::warn!(%error, kafka.partition = partition.number, "a replay failed; it begins again");
+                ready.not_ready(format!("partition {}: {error}", partition.number));
+                std::thread::sleep(REPLAY_PAUSE);
             }
         }
     }
@@ -110,6 +151,7 @@ impl Member for SenderMember {
             .iter()
             .map(|one| {
                 let begin = Begin::of(one);
+                tell_of_skipped(one, &self.desk.metrics);
                 let partition = Arc::new(Partition::new(one.partition, Arc::clone(&self.desk), self.runtime.clone()));
                 self.partitions.lock().expect("not poisoned").insert(one.partition, Arc::clone(&partition));
                 self.replay(partition, begin);

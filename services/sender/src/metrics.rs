@@ -21,6 +21,8 @@ pub(crate) struct Metrics {
     pub(crate) unacknowledged: IntGauge,
     /// Statuses found by replays.
     pub(crate) replayed: IntCounter,
+    /// Offsets that retention took before a sender had read them.
+    pub(crate) skipped: IntCounter,
 }
 
 impl Metrics {
@@ -49,6 +51,10 @@ impl Metrics {
                 "Statuses written and not acknowledged by Kafka",
             )?,
             replayed: IntCounter::new("herald_sender_replayed_statuses_total", "Statuses read by replays")?,
+            skipped: IntCounter::new(
+                "herald_sender_skipped_records_total",
+                "Offsets of message-events that were deleted before a sender had passed them",
+            )?,
         };
         registry.register(Box::new(metrics.active_sends.clone()))?;
         registry.register(Box::new(metrics.messages.clone()))?;
@@ -58,6 +64,7 @@ impl Metrics {
         registry.register(Box::new(metrics.open_slots.clone()))?;
         registry.register(Box::new(metrics.unacknowledged.clone()))?;
         registry.register(Box::new(metrics.replayed.clone()))?;
+        registry.register(Box::new(metrics.skipped.clone()))?;
         for status in ["succeeded", "failed", "expired", "cancelled", "unknown", "retrying"] {
             metrics.messages.with_label_values(&[status]);
         }
@@ -92,6 +99,7 @@ mod tests {
                 "herald_messages_total status",
                 "herald_sender_open_slots ",
                 "herald_sender_replayed_statuses_total ",
+                "herald_sender_skipped_records_total ",
                 "herald_sender_unacknowledged_statuses ",
             ]
         );

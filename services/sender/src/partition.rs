@@ -36,6 +36,10 @@ struct Inner {
     open: Option<Open>,
     /// Messages that wait for a slot, with their offsets.
     stash: VecDeque<(i64, MessageEvent)>,
+    /// The lowest offset that may come.
+    next: i64,
+    /// The log went back: nothing more is taken in, and what is committed leads to a replay of all of it.
+    given_back: bool,
 }
 
 struct Open {
@@ -74,6 +78,14 @@ impl Partition {
     pub(crate) fn record(self: &Arc<Self>, record: &Record) -> Result<Flow, DecodeError> {
         let event = decode(record.payload.as_deref())?;
         let mut inner = self.inner.lock().expect("not poisoned");
+        if record.offset < inner.next {
+            self.stop.cancel();
+            inner.given_back = true;
+        }
+        if inner.given_back {
+            return Ok(Flow::More);
+        }
+        inner.next = record.offset + 1;
         inner.stash.push_back((record.offset, event));
         self.fill(&mut inner);
         Ok(if inner.stash.len() < MAX_STASH { Flow::More } else { Flow::Full })
@@ -97,12 +109,31 @@ impl Partition {
     /// What may be committed; nothing before the replay is complete.
     pub(crate) fn commit(&self) -> Option<Commit> {
         let mut inner = self.inner.lock().expect("not poisoned");
+        if inner.given_back {
+            return Some(Commit { partition: self.number, offset: 0, metadata: String::new() });
+        }
         let checkpoint = inner.open.as_mut()?.ledger.checkpoint();
         Some(Commit {
             partition: self.number,
             offset: checkpoint.frontier,
             metadata: checkpoint.metadata().to_string(),
         })
+    }
+
+    /// Where it is read to and taken in; none before the replay is complete.
+    pub(crate) fn taken_in_to(&self) -> Option<i64> {
+        Some(self.inner.lock().expect("not poisoned").open.as_mut()?.ledger.checkpoint().position)
+    }
+
+    /// The log went back: what is on the wire is finished, and nothing more is begun.
+    pub(crate) fn give_back(&self) {
+        self.stop.cancel();
+        self.inner.lock().expect("not poisoned").given_back = true;
+    }
+
+    /// Whether it did.
+    pub(crate) fn is_given_back(&self) -> bool {
+        self.inner.lock().expect("not poisoned").given_back
     }
 
     /// How many messages are open.

@@ -7,7 +7,6 @@ use chrono::{DateTime, Utc};
 use domain::ids::MessageId;
 use events::topics::Topic;
 use events::{Kind, MessageEvent, StatusEvent, decode};
-use kafka::ledger::Metadata;
 use kafka::{Assigned, Client, Isolation, Record, TableReader};
 use tokio_util::sync::CancellationToken;
 
@@ -57,8 +56,7 @@ impl Begin {
     /// Reads the group's commit.
     pub(crate) fn of(assigned: &Assigned) -> Self {
         let at = &assigned.at;
-        let valid = at.committed.as_ref().filter(|(offset, _)| *offset <= at.end);
-        match valid.and_then(|(offset, metadata)| Some((*offset, metadata.parse::<Metadata>().ok()?))) {
+        match at.checkpoint() {
             Some((frontier, metadata)) => {
                 Self::Bookmark { frontier: frontier.max(at.low), bookmark: metadata.bookmark }
             }
@@ -81,6 +79,14 @@ impl Begin {
             Self::Bookmark { frontier, bookmark } => {
                 let statuses = TableReader::from_offset(client, &topic, partition, bookmark, Isolation::Uncommitted)?
                     .stopped_by(stop);
+                let end = statuses.ends(Duration::from_secs(5))?[0];
+                if end < bookmark {
+                    // What it held would be called again.
+                    return Err(kafka::Error::Topic(format!(
+                        "{topic}/{partition} ends at {end}, and was known up to {bookmark}: it was made anew or cut off, and what \
+                         was sent can't be known"
+                    )));
+                }
                 from_bookmark(&statuses, partition, frontier, bookmark)
             }
             Self::Whole { low } => {
