@@ -22,6 +22,7 @@ pub(crate) fn read(
         Command::Projector(projector) => (Some(&projector.postgres), None, Some(&projector.projector)),
         Command::Migrate(migrate) => (Some(&migrate.postgres), None, None),
         Command::Recover(recover) => (Some(&recover.postgres), None, None),
+        Command::Replan(replan) => (Some(&replan.postgres), None, None),
         Command::Topics(_) | Command::Skip(_) | Command::Openapi | Command::Demo(_) | Command::Config(_) => {
             (None, None, None)
         }

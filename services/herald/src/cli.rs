@@ -30,6 +30,8 @@ pub(crate) enum Command {
     Skip(Skip),
     /// Mends a Postgres that was restored to an older state, or that stands in for another.
     Recover(Recover),
+    /// Plans again what Kafka has lost of a mailing, and sets it running again. Schedulers and senders must be stopped.
+    Replan(Replan),
     /// Prints the API's OpenAPI document.
     Openapi,
     /// Loads 10,000 clients through the API and sends them a mailing.
@@ -134,6 +136,18 @@ pub(crate) struct Recover {
     pub(crate) topics: TopicSettings,
     #[command(flatten)]
     pub(crate) postgres: PostgresSettings,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Replan {
+    #[command(flatten)]
+    pub(crate) kafka: KafkaSettings,
+    #[command(flatten)]
+    pub(crate) topics: TopicSettings,
+    #[command(flatten)]
+    pub(crate) postgres: PostgresSettings,
+    /// The mailing's id.
+    pub(crate) mailing: uuid::Uuid,
 }
 
 #[derive(Args, Clone, Debug)]

@@ -4,6 +4,7 @@ mod check;
 mod cli;
 mod demo;
 mod recover;
+mod replan;
 mod services;
 mod skip;
 mod verbs;
@@ -47,6 +48,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Topics(topics) => verbs::topics(topics).await,
         Command::Skip(skip) => skip::run(skip).await,
         Command::Recover(recover) => recover::recover(recover).await,
+        Command::Replan(settings) => replan::run(settings).await,
         Command::Openapi => verbs::openapi(),
         Command::Demo(demo) => demo::run(demo).await,
         Command::Config(config) => verbs::config(&config),

@@ -147,7 +147,7 @@ impl Started {
 }
 
 /// Connects, and checks that the schema is the one this binary was built for.
-async fn postgres(settings: &runtime::config::PostgresSettings, connections: u32) -> anyhow::Result<PgPool> {
+pub(crate) async fn postgres(settings: &runtime::config::PostgresSettings, connections: u32) -> anyhow::Result<PgPool> {
     let pool = store::connect(settings.database_url.expose(), connections)?;
     let mut db = pool.acquire().await.context("connect to Postgres (DATABASE_URL)")?;
     store::check_schema(&mut db).await?;
@@ -184,7 +184,7 @@ async fn await_topics(kafka: &kafka::Client) -> anyhow::Result<()> {
 }
 
 /// Checks that the topics are there. Blocks a thread of its own: it asks the brokers.
-async fn check_topics(kafka: &kafka::Client) -> anyhow::Result<()> {
+pub(crate) async fn check_topics(kafka: &kafka::Client) -> anyhow::Result<()> {
     let admin = kafka::Admin::new(kafka)?;
     tokio::task::spawn_blocking(move || admin.check_partitions())
         .await?

@@ -3,7 +3,7 @@
 //! Owning a partition is owning a shard: the mailings in it are planned by this process and no other ([`shard`]), page by
 //! page, each page with its progress in one Kafka transaction ([`page`]). How much may be planned is the conveyor's to
 //! say ([`conveyor`]), what is done next `domain::planning`'s. What Kafka has lost is noticed when nothing is under way any more
-//! ([`drain`]).
+//! ([`drain`]) and planned again by an operator's verb ([`replan()`]).
 
 mod conveyor;
 mod drain;
@@ -12,6 +12,7 @@ mod metrics;
 mod page;
 mod planning;
 mod progress;
+mod replan;
 mod shard;
 
 use std::sync::Arc;
@@ -23,6 +24,8 @@ use kafka::{GroupConsumer, GroupSettings};
 use runtime::Service;
 use sqlx::PgPool;
 use tokio::sync::watch;
+
+pub use replan::{Replanned, replan};
 
 /// A dead planner stalls every reader of message-events until its successor begins, so its shards move soon.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(6);

@@ -11,7 +11,7 @@ use sqlx::PgConnection;
 use store::planning::{LiveMailing, PageClient, page_clients};
 
 /// An open transaction holds up every reader, so a page stays small in bytes too.
-const MAX_BYTES: usize = 2 * 1024 * 1024;
+pub(crate) const MAX_BYTES: usize = 2 * 1024 * 1024;
 /// Index ranges read for one page: an audience that is thin on the ground must not make a page of each empty range.
 const MAX_RANGES: u32 = 16;
 
@@ -49,7 +49,7 @@ pub(crate) async fn read(
         // Fewer than asked for: there are no more in the range.
         let mut whole = (clients.len() as u64) < wanted;
         for client in &clients {
-            let payload = encode(&message(mailing, client, now)?)?;
+            let payload = encode(&message(mailing, client, 1, now)?)?;
             bytes += payload.len();
             let id = MessageId::new(mailing.mailing_no, client.client_no)?;
             let number = partition(client.client_no, topics.partitions(Topic::MessageEvents));
@@ -94,7 +94,12 @@ pub(crate) fn progress_record<'a>(
     Ok(Outgoing { topic, partition: shard, key: progress.mailing_id.to_string(), payload: encode(progress)? })
 }
 
-fn message(mailing: &LiveMailing, client: &PageClient, now: DateTime<Utc>) -> anyhow::Result<MessageEvent> {
+pub(crate) fn message(
+    mailing: &LiveMailing,
+    client: &PageClient,
+    round: i32,
+    now: DateTime<Utc>,
+) -> anyhow::Result<MessageEvent> {
     Ok(MessageEvent {
         message_id: MessageId::new(mailing.mailing_no, client.client_no)?,
         mailing_id: mailing.id,
@@ -106,7 +111,7 @@ fn message(mailing: &LiveMailing, client: &PageClient, now: DateTime<Utc>) -> an
         ends_at: mailing.ends_at,
         window: None,
         delivery: Delivery::from(mailing.delivery.clone()),
-        round: 1,
+        round,
         planned_at: now,
     })
 }

@@ -59,7 +59,7 @@ pub(crate) struct Planner {
 
 impl Planner {
     pub(crate) fn new(kafka: &Client, shard: i32) -> kafka::Result<Self> {
-        let transactional_id = kafka.topics.transactional_id(&format!("planner-{shard}"));
+        let transactional_id = transactional_id(kafka, shard);
         let producer = TransactionalProducer::new(kafka, &transactional_id)?;
         Ok(Self { transactional_id, producer: Mutex::new(Some(producer)) })
     }
@@ -76,6 +76,24 @@ impl Planner {
         let producer = TransactionalProducer::new(kafka, &self.transactional_id);
         *self.producer.lock().expect("not poisoned") = producer.ok();
     }
+}
+
+/// Who holds this id plans the shard, and nobody else.
+pub(crate) fn transactional_id(kafka: &Client, shard: i32) -> String {
+    kafka.topics.transactional_id(&format!("planner-{shard}"))
+}
+
+/// Fences older owners of the shard and aborts what they left open; then its logs can be read. Blocks.
+pub(crate) fn fence(producer: &TransactionalProducer, kafka: &Client, shard: i32) -> anyhow::Result<()> {
+    producer.init(INIT_TIMEOUT).context("init_transactions")?;
+    let progress = kafka.topics.name(Topic::PlanningProgress);
+    let messages = kafka.topics.name(Topic::MessageEvents);
+    let partitions = 0..kafka.topics.partitions(Topic::MessageEvents).cast_signed();
+    let mut written: Vec<(&str, i32)> = partitions.map(|partition| (messages.as_str(), partition)).collect();
+    written.push((&progress, shard));
+    let (database, partition) = kafka::database_partition(&kafka.topics);
+    written.push((&database, partition));
+    producer.abort_hanging(&written).context("abort what hangs")
 }
 
 /// What the consumer's thread and the shard's thread share.
@@ -221,15 +239,8 @@ impl Owned {
     /// Fences older owners, reads what is planned, and plans until told to stop or an outcome is open.
     fn own(&self, confirmed: bool) -> anyhow::Result<()> {
         let producer = self.planner.take(&self.desk.kafka)?.stopped_by(&self.handle.stop);
-        producer.init(INIT_TIMEOUT).context("init_transactions")?;
+        fence(&producer, &self.desk.kafka, self.number)?;
         let topic = self.desk.kafka.topics.name(Topic::PlanningProgress);
-        let messages = self.desk.kafka.topics.name(Topic::MessageEvents);
-        let partitions = 0..self.desk.kafka.topics.partitions(Topic::MessageEvents).cast_signed();
-        let mut written: Vec<(&str, i32)> = partitions.map(|partition| (messages.as_str(), partition)).collect();
-        written.push((&topic, self.number));
-        let (database, partition) = kafka::database_partition(&self.desk.kafka.topics);
-        written.push((&database, partition));
-        producer.abort_hanging(&written).context("abort what hangs")?;
         let progress = progress::read(&self.desk.kafka, self.number, |record, reason| {
             progress::refuse(&self.desk.dead_letters, &self.desk.runtime, &topic, record, reason);
         })

@@ -2,7 +2,8 @@
 //!
 //! What may be written ([`client`], [`mailing`]), what is planned next ([`planning`], [`conveyor`]), whether a call may
 //! begin and what follows from its outcome ([`delivery`]), which status of a message stands ([`status`]), how much garbage a
-//! reader may pass ([`garbage`]), and whether Postgres is to be trusted ([`database`]).
+//! reader may pass ([`garbage`]), whether Postgres is to be trusted ([`database`]), and what is planned again after a loss
+//! ([`replan`]).
 
 pub mod client;
 pub mod conveyor;
@@ -12,5 +13,6 @@ pub mod garbage;
 pub mod ids;
 pub mod mailing;
 pub mod planning;
+pub mod replan;
 pub mod status;
 mod wire_text;

@@ -62,7 +62,7 @@ pub enum Kind {
 pub struct Source {
     /// The partition; the status lies in the same one of status-events.
     pub partition: i32,
-    /// The offset.
+    /// The offset; -1: the record is lost, and `herald replan` has settled its message.
     pub offset: i64,
 }
 

@@ -10,6 +10,7 @@ pub mod outbox;
 pub mod planning;
 pub mod projection;
 pub mod recovery;
+pub mod replan;
 
 pub use connect::{SchemaError, check_schema, connect, is_transient};
 
