@@ -3,6 +3,8 @@ use std::time::Duration;
 
 use events::topics::Topic;
 use kafka::{Isolation, Record, TableReader};
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Headers;
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
@@ -50,6 +52,34 @@ impl World {
         })
         .await
         .unwrap()
+    }
+
+    /// Deletes a topic with all that is in it and makes it anew.
+    pub async fn recreate(&self, topic: Topic) {
+        let name = self.kafka.topics.name(topic);
+        let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(10)));
+        for deleted in self.rdkafka_admin().delete_topics(&[&name], &options).await.unwrap() {
+            deleted.unwrap();
+        }
+        eventually("the topic to be gone and made anew", async || {
+            let made = self.run(&["topics"]).await.ok()?;
+            made.contains(&name).then_some(())
+        })
+        .await;
+    }
+
+    /// Deletes all records that a topic has, as retention does.
+    pub async fn delete_records(&self, topic: Topic) {
+        let mut list = TopicPartitionList::new();
+        for partition in 0..self.kafka.topics.partitions(topic).cast_signed() {
+            list.add_partition_offset(&self.kafka.topics.name(topic), partition, Offset::End).unwrap();
+        }
+        let deleted = self.rdkafka_admin().delete_records(&list, &AdminOptions::new()).await.unwrap();
+        assert!(deleted.elements().iter().all(|element| element.error().is_ok()), "{deleted:?}");
+    }
+
+    fn rdkafka_admin(&self) -> AdminClient<DefaultClientContext> {
+        ClientConfig::new().set("bootstrap.servers", &self.brokers).create().unwrap()
     }
 
     /// Writes records that Herald did not write, and returns their offsets.

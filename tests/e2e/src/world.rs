@@ -126,6 +126,15 @@ impl World {
         String::from_utf8(done.stdout).unwrap()
     }
 
+    /// Runs a verb to its end beside everything else; answers what it printed, or why it failed.
+    pub async fn run(&self, args: &[&str]) -> Result<String, String> {
+        let mut command = command("herald", args, &self.env);
+        let done = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        let said =
+            String::from_utf8_lossy(if done.status.success() { &done.stdout } else { &done.stderr }).into_owned();
+        if done.status.success() { Ok(said) } else { Err(said) }
+    }
+
     /// Starts a program and waits until it is ready.
     pub async fn start(&self, args: &[&str]) -> Program {
         let mut program = self.start_unready(args);

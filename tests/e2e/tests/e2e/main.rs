@@ -24,3 +24,4 @@ mod t13_at_most_once;
 mod t14_chaos;
 mod t15_garbage;
 mod t16_restore;
+mod t18_replan;
