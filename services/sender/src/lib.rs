@@ -76,12 +76,12 @@ pub async fn start(
         // A message's first call waits for the fetch, so the broker answers with what it has.
         fetch_min_bytes: 1,
     };
+    let (client, guarded, stop) = (kafka.clone(), Arc::clone(&member), service.stop.clone());
+    service.tasks.spawn_blocking("sender-guard", move || guard::run(&client, &guarded, &stop));
     let dead_letters = Arc::new(kafka::DeadLetters::new(kafka, kafka_metrics)?);
     let (stop, runtime) = (service.stop.clone(), tokio::runtime::Handle::current());
     let consumer = GroupConsumer::new(kafka, group, kafka_metrics, stop, member, dead_letters, runtime)
         .context("create the sender's consumer")?;
-    let (client, guarded, stop) = (kafka.clone(), Arc::clone(&member), service.stop.clone());
-    service.tasks.spawn_blocking("sender-guard", move || guard::run(&client, &guarded, &stop));
     let beat = service.health.heartbeat("consumer", settings.max_poll_interval + Duration::from_secs(30));
     service.tasks.spawn_blocking("sender-consumer", move || Ok(consumer.run(|| beat.beat())?));
     Ok(())
