@@ -117,6 +117,7 @@ impl Relay {
                 }
                 continue;
             }
+            runtime::crash_point!("relay::read");
             let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
             // Behind the rows, and on disk before they are published: a state without them has a lower mark.
             let mark = within(database::next_mark(&mut db)).await?;

@@ -24,4 +24,5 @@ mod t13_at_most_once;
 mod t14_chaos;
 mod t15_garbage;
 mod t16_restore;
+mod t17_relay_stopped;
 mod t18_replan;
