@@ -82,7 +82,6 @@ pub async fn play(score: Score) {
         brokers: Some(servers.brokers()),
         postgres: Some(servers.url()),
         seed: score.seed,
-        ..Options::default()
     };
     let world = World::new(score.name, options).await;
     world.topics_known().await;

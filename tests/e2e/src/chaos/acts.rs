@@ -15,6 +15,8 @@ use crate::servers::PostgresEnd;
 const CRASH_PATIENCE: Duration = Duration::from_secs(8);
 /// A group takes 12 s to notice that a member was killed, and so long the next one gets none of its partitions.
 const REPLAY_PATIENCE: Duration = Duration::from_secs(30);
+/// Between two looks at a process that is to die.
+const GLANCE: Duration = Duration::from_millis(5);
 
 /// One way to break something.
 #[derive(Clone, Debug)]
@@ -80,7 +82,7 @@ impl Stage {
                 let armed = format!("{point}={}*off->return", self.world.random(0..*passings));
                 self.replace_with(index, Program::terminate, &[("FAILPOINTS", armed)]).await;
                 self.small_mailing().await;
-                self.died(index, CRASH_PATIENCE).await;
+                self.died(index).await;
                 self.replace(index, |program| async { program.kill() }).await;
             }
             Act::Suspend(role, time) => {
@@ -184,12 +186,21 @@ impl Stage {
                 self.launch("sender", number, life + 1, &[&env[..], &[self.dying_in_replay(statuses)]].concat());
             self.places.push(Place { role: "sender", number, life: life + 1, env, program });
         }
-        for life in 1..=lives {
-            for index in first..self.places.len() {
-                self.died(index, REPLAY_PATIENCE).await;
-                let more = if life < lives { vec![self.dying_in_replay(statuses)] } else { vec![] };
-                self.replace_with(index, |program| async { program.kill() }, &more).await;
+        // Each is looked at all the time: the journal must say when it died.
+        let mut left: Vec<(usize, usize, Instant)> =
+            (first..self.places.len()).map(|index| (index, lives, Instant::now())).collect();
+        while left.iter().any(|(_, lives, _)| *lives > 0) {
+            for (index, lives, since) in left.iter_mut().filter(|(_, lives, _)| *lives > 0) {
+                let running = self.places[*index].program.is_running();
+                if running && since.elapsed() < REPLAY_PATIENCE {
+                    continue;
+                }
+                (*lives, *since) = (*lives - 1, Instant::now());
+                let more = if *lives > 0 { vec![self.dying_in_replay(statuses)] } else { vec![] };
+                self.has_died(*index, running);
+                self.replace_with(*index, |program| async { program.kill() }, &more).await;
             }
+            tokio::time::sleep(GLANCE).await;
         }
     }
 
@@ -199,12 +210,17 @@ impl Stage {
     }
 
     /// Waits until a process has died at its point, and kills one that hasn't come there.
-    async fn died(&mut self, index: usize, patience: Duration) {
+    async fn died(&mut self, index: usize) {
         let started = Instant::now();
-        while self.places[index].program.is_running() && started.elapsed() < patience {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        while self.places[index].program.is_running() && started.elapsed() < CRASH_PATIENCE {
+            tokio::time::sleep(GLANCE).await;
         }
-        let note = if self.places[index].program.is_running() { "it never came to its point" } else { "" };
+        let running = self.places[index].program.is_running();
+        self.has_died(index, running);
+    }
+
+    fn has_died(&self, index: usize, running: bool) {
+        let note = if running { "it never came to its point" } else { "" };
         self.journal.write("kill", self.places[index].role, &self.places[index].program.name, note);
     }
 
