@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 const TEXT: &str = "text-of-the-sixteenth-test";
 const CLIENTS: usize = 3_000;
+const LATE: usize = 200;
 
 async fn problem(world: &World, method: &str, path: &str, body: &Value) -> (u16, String) {
     let answer = world.api.send(method, path, Some(body)).await.unwrap();
@@ -85,14 +86,20 @@ async fn restored_to_an_older_state_nothing_is_written_until_recovery_and_nothin
     answers(&world, &half).await;
 
     // What the restored Postgres won't know of.
-    let late = Audience::of(500, 918, "late");
+    let late = Audience::of(LATE, 918, "late");
     world.import(&late).await;
-    let short = world.api.create_mailing(&json!({"text": TEXT, "filter": "late"})).await;
     let lost = world.api.create_mailing(&json!({"text": TEXT, "filter": "first"})).await;
+    // The last one is in the other shard. Its planner has forgotten it when it comes back, and meets with nothing else that
+    // would make it read the progress again.
+    let mut short = vec![];
+    for _ in 0..4 {
+        short.push(world.api.create_mailing(&json!({"text": TEXT, "filter": "late"})).await);
+    }
     assert_eq!(problem(&world, "PATCH", &format!("/mailings/{changed}"), &json!({"text": "new"})).await.0, 200);
     assert_eq!(problem(&world, "DELETE", &format!("/mailings/{withdrawn}"), &Value::Null).await.0, 204);
-    world.api.finished(&short).await;
-    world.api.finished(&running).await;
+    for mailing in short.iter().chain([&running]) {
+        world.api.finished(mailing).await;
+    }
     eventually("the lost one to be planned in part", async || {
         (world.api.mailing(&lost).await["counts"]["planned"].as_u64()? > 0).then_some(())
     })
@@ -122,12 +129,18 @@ async fn restored_to_an_older_state_nothing_is_written_until_recovery_and_nothin
         assert_eq!(shown["counts"]["succeeded"], clients, "{shown}");
         sent += clients;
     }
-    // Its clients are gone, its messages aren't.
-    let shown = world.api.finished(&short).await;
-    assert_eq!((&shown["counts"]["planned"], &shown["counts"]["succeeded"]), (&json!(500), &json!(500)), "{shown}");
-    let distinct: BTreeSet<i64> = world.planned_messages(&short).await.into_iter().collect();
-    assert!(world.rows(&short).await.keys().eq(&distinct));
-    sent += 500;
+    for mailing in &short {
+        // Its clients are gone, its messages aren't.
+        let shown = world.api.finished(mailing).await;
+        assert_eq!(
+            (&shown["counts"]["planned"], &shown["counts"]["succeeded"]),
+            (&json!(LATE), &json!(LATE)),
+            "{shown}"
+        );
+        let distinct: BTreeSet<i64> = world.planned_messages(mailing).await.into_iter().collect();
+        assert!(world.rows(mailing).await.keys().eq(&distinct));
+        sent += LATE;
+    }
 
     let shown = world.api.mailing(&changed).await;
     assert_eq!((&shown["text"], &shown["state"]), (&json!("new"), &json!("scheduled")), "{shown}");
