@@ -62,7 +62,7 @@ impl World {
             deleted.unwrap();
         }
         eventually("the topic to be gone and made anew", async || {
-            let made = self.run(&["topics"]).await.ok()?;
+            let made = self.run(&["topics"], &[]).await.ok()?;
             made.contains(&name).then_some(())
         })
         .await;

@@ -126,9 +126,10 @@ impl World {
         String::from_utf8(done.stdout).unwrap()
     }
 
-    /// Runs a verb to its end beside everything else; answers what it printed, or why it failed.
-    pub async fn run(&self, args: &[&str]) -> Result<String, String> {
+    /// Runs a verb to its end beside everything else, with further settings; answers what it printed, or why it failed.
+    pub async fn run(&self, args: &[&str], env: &[(&str, &str)]) -> Result<String, String> {
         let mut command = command("herald", args, &self.env);
+        command.envs(env.iter().copied());
         let done = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
         let said =
             String::from_utf8_lossy(if done.status.success() { &done.stdout } else { &done.stderr }).into_owned();

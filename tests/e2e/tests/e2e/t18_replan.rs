@@ -44,12 +44,12 @@ async fn replan(world: &World, mailing: &str, running: impl IntoIterator<Item = 
         }
     };
     let verb = ["replan", mailing];
-    let (said, ()) = tokio::join!(world.run(&verb), stop);
+    let (said, ()) = tokio::join!(world.run(&verb, &[]), stop);
     let said = said.unwrap();
     println!("{said}");
     assert!(said.contains("the mailing runs again"), "{said}");
     // It has nothing to do a second time.
-    let again = world.run(&verb).await.unwrap();
+    let again = world.run(&verb, &[]).await.unwrap();
     assert_eq!(figure(&again, "again"), 0, "{said}\n{again}");
     (said, [world.start(&["scheduler"]).await, world.start(&["sender"]).await])
 }
@@ -109,7 +109,7 @@ async fn with_its_progress_lost_in_the_middle_a_mailing_is_paused_and_replanned_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_message_events_made_anew_what_lay_on_the_conveyor_is_planned_again() {
+async fn with_message_events_made_anew_what_lay_on_the_conveyor_is_planned_again_once_though_the_verb_is_killed() {
     let world = start("t18_anew").await;
     let others = [world.start(&["api"]).await, world.start(&["projector"]).await];
     let audience = Audience::of(CLIENTS, 916, "anew");
@@ -123,9 +123,15 @@ async fn with_message_events_made_anew_what_lay_on_the_conveyor_is_planned_again
     let sender = world.start(&["sender"]).await;
     paused(&world, &mailing, "of its messages are lost").await;
 
-    let (said, running) = replan(&world, &mailing, [scheduler, sender]).await;
-    assert!(figure(&said, "again") > 0, "{said}");
-    assert_eq!(figure(&said, "in doubt"), 0, "{said}");
+    for program in [scheduler, sender] {
+        program.terminate().await;
+    }
+    // It dies when what is lost is planned again, and the progress isn't written.
+    world.run(&["replan", &mailing], &[("FAILPOINTS", "replan::page=return")]).await.unwrap_err();
+    assert_eq!(world.api.mailing(&mailing).await["state"], "paused");
+    let (said, running) = replan(&world, &mailing, []).await;
+    assert!(figure(&said, "on conveyor") > 0, "{said}");
+    assert_eq!((figure(&said, "again"), figure(&said, "in doubt")), (0, 0), "{said}");
     assert_whole(&world, &mailing, &["succeeded"]).await;
     stop(world, others.into_iter().chain(running), &audience).await;
 }
