@@ -141,8 +141,9 @@ pub fn by_name(name: &str, seed: u64) -> Option<Score> {
         // Two of three always run, and have all that was acknowledged.
         "brokers" => Score {
             brokers: 3,
-            clients: 80_000,
-            pause: 4_000..8_000,
+            clients: 100_000,
+            // The cluster takes 9 s to notice a dead broker.
+            pause: 16_000..20_000,
             targets: vec![("back", 15.0)],
             ..base(
                 "brokers",
