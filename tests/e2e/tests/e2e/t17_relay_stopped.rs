@@ -28,7 +28,10 @@ async fn one_that_wakes_when_another_has_taken_over_writes_nothing_of_what_it_ha
     first.ready().await;
     let changed = world.api.create_mailing(&later).await;
     eventually("the first event to be published", async || (outbox(&world).await == 0).then_some(())).await;
-    change(&world.api, &changed, "b").await;
+    // The point holds a thread of the first one's runtime, and with it a request that it may have been about to answer.
+    let mut second = world.launch("herald", &["api"], "second", &[("HERALD_API_ADDR", addr)]);
+    second.ready().await;
+    change(&api, &changed, "b").await;
     eventually("the relay to be at its point", async || {
         // It holds the lock, has read the outbox since, and asks for nothing more.
         let query = "SELECT EXISTS (
@@ -43,8 +46,6 @@ async fn one_that_wakes_when_another_has_taken_over_writes_nothing_of_what_it_ha
     assert_eq!(outbox(&world).await, 1, "its row isn't deleted");
     first.signal(Signal::SIGSTOP);
 
-    let mut second = world.launch("herald", &["api"], "second", &[("HERALD_API_ADDR", addr)]);
-    second.ready().await;
     change(&api, &changed, "c").await;
     let created = api.create_mailing(&later).await;
     change(&api, &created, "b").await;
