@@ -185,8 +185,7 @@ impl Relay {
     async fn fence(&self, stop: &CancellationToken) -> anyhow::Result<TransactionalProducer> {
         let (kafka, stop) = (self.kafka.clone(), stop.clone());
         tokio::task::spawn_blocking(move || {
-            let producer =
-                TransactionalProducer::new(&kafka, &kafka.topics.transactional_id("relay"))?.stopped_by(&stop);
+            let producer = TransactionalProducer::new(&kafka, &kafka.topics.relay_id())?.stopped_by(&stop);
             producer.init(INIT_TIMEOUT)?;
             kafka::Result::Ok(producer)
         })

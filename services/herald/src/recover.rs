@@ -10,7 +10,7 @@ use domain::ids::partition;
 use domain::mailing::State;
 use events::topics::Topic;
 use events::{DatabaseRecord, Event, MailingEvent, MailingFilter, ProgressRecord, decode, encode};
-use kafka::{Client, Isolation, TableReader, TransactionalProducer};
+use kafka::{Client, Isolation, TableReader, TransactionalProducer, high_watermarks};
 use sqlx::{Connection, PgConnection};
 use store::mailings::{self, Identity, MailingValues};
 use store::{database, outbox, recovery};
@@ -84,15 +84,15 @@ async fn lead(db: &mut PgConnection) -> anyhow::Result<()> {
 
 /// Fences all relays and planners, and returns the relay's producer.
 fn fence(kafka: &Client) -> anyhow::Result<TransactionalProducer> {
-    let producer = |name: &str| {
-        let producer = TransactionalProducer::new(kafka, &kafka.topics.transactional_id(name))?;
+    let producer = |id: &str| {
+        let producer = TransactionalProducer::new(kafka, id)?;
         producer.init(INIT)?;
         kafka::Result::Ok(producer)
     };
     for shard in 0..kafka.topics.shards() {
-        producer(&format!("planner-{shard}")).context("fence the planners")?;
+        producer(&kafka.topics.planner_id(shard.cast_signed())).context("fence the planners")?;
     }
-    producer("relay").context("fence the relays")
+    producer(&kafka.topics.relay_id()).context("fence the relays")
 }
 
 /// What the topics say.
@@ -130,7 +130,7 @@ impl Log {
 fn each<E: Event>(kafka: &Client, topic: Topic, mut take: impl FnMut(E)) -> anyhow::Result<()> {
     let partitions: Vec<i32> = (0..kafka.topics.partitions(topic).cast_signed()).collect();
     let name = kafka.topics.name(topic);
-    let ends = TableReader::from_start(kafka, &name, &partitions, Isolation::Uncommitted)?.ends(ENDS)?;
+    let ends = high_watermarks(kafka, &name, &partitions, ENDS)?;
     let table = TableReader::from_start(kafka, &name, &partitions, Isolation::Committed)?;
     table
         .read_to(&ends, READ, |record| {

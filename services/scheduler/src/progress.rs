@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use events::topics::Topic;
 use events::{DeadLetter, ProgressRecord, decode};
-use kafka::{DeadLetters, Isolation, Record, TableReader};
+use kafka::{DeadLetters, Isolation, Record, TableReader, high_watermarks};
 use uuid::Uuid;
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -18,10 +18,7 @@ pub(crate) fn read(
     mut refuse: impl FnMut(&Record, String),
 ) -> kafka::Result<HashMap<Uuid, ProgressRecord>> {
     let topic = kafka.topics.name(Topic::PlanningProgress);
-    // The high watermark, by a reader that sees all: the last stable offset trails a commit by up to 29 ms.
-    let all = TableReader::from_start(kafka, &topic, &[shard], Isolation::Uncommitted)?;
-    let ends = all.ends(Duration::from_secs(5))?;
-    drop(all);
+    let ends = high_watermarks(kafka, &topic, &[shard], Duration::from_secs(5))?;
     let table = TableReader::from_start(kafka, &topic, &[shard], Isolation::Committed)?;
     let mut progress = HashMap::new();
     table.read_to(&ends, DEADLINE, |record| {

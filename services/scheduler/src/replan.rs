@@ -76,7 +76,7 @@ pub async fn replan(kafka: &Client, pool: &PgPool, id: Uuid) -> anyhow::Result<R
     }
     written_up(kafka, pool).await?;
 
-    let producer = TransactionalProducer::new(kafka, &shard::transactional_id(kafka, row.shard))?;
+    let producer = TransactionalProducer::new(kafka, &kafka.topics.planner_id(row.shard))?;
     let (progress, remains) = tokio::task::block_in_place(|| {
         shard::fence(&producer, kafka, row.shard)?;
         // The scheduler dead-letters what can't be decoded.

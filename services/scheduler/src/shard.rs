@@ -59,7 +59,7 @@ pub(crate) struct Planner {
 
 impl Planner {
     pub(crate) fn new(kafka: &Client, shard: i32) -> kafka::Result<Self> {
-        let transactional_id = transactional_id(kafka, shard);
+        let transactional_id = kafka.topics.planner_id(shard);
         let producer = TransactionalProducer::new(kafka, &transactional_id)?;
         Ok(Self { transactional_id, producer: Mutex::new(Some(producer)) })
     }
@@ -76,11 +76,6 @@ impl Planner {
         let producer = TransactionalProducer::new(kafka, &self.transactional_id);
         *self.producer.lock().expect("not poisoned") = producer.ok();
     }
-}
-
-/// Who holds this id plans the shard, and nobody else.
-pub(crate) fn transactional_id(kafka: &Client, shard: i32) -> String {
-    kafka.topics.transactional_id(&format!("planner-{shard}"))
 }
 
 /// Fences older owners of the shard and aborts what they left open; then its logs can be read. Blocks.

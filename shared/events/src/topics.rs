@@ -108,9 +108,14 @@ impl Topics {
         format!("{}.{service}", self.prefix)
     }
 
-    /// A transactional id: `{prefix}.{name}`.
-    pub fn transactional_id(&self, name: &str) -> String {
-        format!("{}.{name}", self.prefix)
+    /// The relay's transactional id. Who initializes it fences whoever had it.
+    pub fn relay_id(&self) -> String {
+        format!("{}.relay", self.prefix)
+    }
+
+    /// The transactional id of a shard's planner, likewise.
+    pub fn planner_id(&self, shard: i32) -> String {
+        format!("{}.planner-{shard}", self.prefix)
     }
 }
 

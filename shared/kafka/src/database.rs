@@ -8,7 +8,7 @@ use events::{DatabaseRecord, EncodeError, decode, encode};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Client, Isolation, Outgoing, Record, Result, TableReader};
+use crate::{Client, Isolation, Outgoing, Record, Result, TableReader, high_watermarks};
 
 /// Also where a configuration gives the topic more than one.
 const PARTITION: i32 = 0;
@@ -72,8 +72,7 @@ pub fn follow_marks(
 
 fn read(client: &Client, stop: &CancellationToken) -> Result<(TableReader, Option<DatabaseMark>)> {
     let topic = client.topics.name(Topic::Database);
-    // The high watermark, by a reader that sees all: the last stable offset trails a commit.
-    let ends = TableReader::from_start(client, &topic, &[PARTITION], Isolation::Uncommitted)?.ends(DEADLINE)?;
+    let ends = high_watermarks(client, &topic, &[PARTITION], DEADLINE)?;
     let table = TableReader::from_start(client, &topic, &[PARTITION], Isolation::Committed)?.stopped_by(stop);
     let mut newest = None;
     table.read_to(&ends, DEADLINE, |record| take(&mut newest, &record))?;

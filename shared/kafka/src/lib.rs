@@ -35,5 +35,5 @@ pub use moment::Moment;
 pub use producer::Producer;
 pub use record::{Outgoing, Record};
 pub use skips::Skips;
-pub use table::{Isolation, TableReader};
+pub use table::{Isolation, TableReader, high_watermarks};
 pub use transaction::TransactionalProducer;

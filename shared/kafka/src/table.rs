@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
 use crate::client::Reading;
@@ -53,20 +53,7 @@ impl TableReader {
     }
 
     fn create(client: &Client, topic: &str, partitions: &[i32], from: i64, isolation: Isolation) -> Result<Self> {
-        let mut config = client.config();
-        config
-            // A consumer without a group can't assign.
-            .set("group.id", "unused")
-            .set("enable.auto.commit", "false")
-            .set("auto.offset.reset", "earliest")
-            .set("enable.partition.eof", "true")
-            .set("fetch.wait.max.ms", "100")
-            .set("queued.max.messages.kbytes", "8192")
-            .set(
-                "isolation.level",
-                if isolation == Isolation::Committed { "read_committed" } else { "read_uncommitted" },
-            );
-        let config = client.finish(config);
+        let config = config(client, isolation);
         let asking: BaseConsumer<Reading> = config.create_with_context(Reading)?;
         let lows = watermarks(&asking, topic, partitions, End::Low, CALL_TIMEOUT)?;
         let from: Vec<i64> = lows.into_iter().map(|low| low.max(from)).collect();
@@ -168,4 +155,25 @@ impl TableReader {
         };
         Ok(self.partitions.iter().map(|&partition| position(partition)).collect())
     }
+}
+
+/// Where partitions end now for a reader that sees all. Who is to miss nothing that was committed reads to there: the last
+/// stable offset trails a commit by up to 29 ms. Blocks.
+pub fn high_watermarks(client: &Client, topic: &str, partitions: &[i32], timeout: Duration) -> Result<Vec<i64>> {
+    let asking: BaseConsumer<Reading> = config(client, Isolation::Uncommitted).create_with_context(Reading)?;
+    watermarks(&asking, topic, partitions, End::High, timeout)
+}
+
+fn config(client: &Client, isolation: Isolation) -> ClientConfig {
+    let mut config = client.config();
+    config
+        // A consumer without a group can't assign.
+        .set("group.id", "unused")
+        .set("enable.auto.commit", "false")
+        .set("auto.offset.reset", "earliest")
+        .set("enable.partition.eof", "true")
+        .set("fetch.wait.max.ms", "100")
+        .set("queued.max.messages.kbytes", "8192")
+        .set("isolation.level", if isolation == Isolation::Committed { "read_committed" } else { "read_uncommitted" });
+    client.finish(config)
 }

@@ -107,7 +107,7 @@ impl World {
             for shard in 0..kafka.topics.shards() {
                 let dead: BaseProducer = ClientConfig::new()
                     .set("bootstrap.servers", &brokers)
-                    .set("transactional.id", kafka.topics.transactional_id(&format!("planner-{shard}")))
+                    .set("transactional.id", kafka.topics.planner_id(shard.cast_signed()))
                     .create()
                     .unwrap();
                 dead.init_transactions(Duration::from_secs(30)).unwrap();

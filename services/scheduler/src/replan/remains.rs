@@ -8,7 +8,7 @@ use domain::replan::{Evidence, Recorded};
 use domain::status::{Reason, Status};
 use events::topics::Topic;
 use events::{Kind, MessageEvent, Source, StatusEvent, decode};
-use kafka::{Client, GroupView, Isolation, Record, TableReader};
+use kafka::{Client, GroupView, Isolation, Record, TableReader, high_watermarks};
 use store::mailings::MailingRow;
 use store::planning::LiveMailing;
 use uuid::Uuid;
@@ -190,10 +190,7 @@ fn read_messages(
 fn read_all(kafka: &Client, topic: Topic, isolation: Isolation, take: impl FnMut(Record)) -> anyhow::Result<()> {
     let partitions: Vec<i32> = (0..kafka.topics.partitions(topic).cast_signed()).collect();
     let name = kafka.topics.name(topic);
-    let all = TableReader::from_start(kafka, &name, &partitions, Isolation::Uncommitted)?;
-    // The high watermarks: the last stable offset trails a commit by up to 29 ms.
-    let ends = all.ends(TIMEOUT)?;
-    drop(all);
+    let ends = high_watermarks(kafka, &name, &partitions, TIMEOUT)?;
     TableReader::from_start(kafka, &name, &partitions, isolation)?.read_to(&ends, DEADLINE, take)?;
     Ok(())
 }
