@@ -141,15 +141,12 @@ impl Slot {
             attempt: self.attempt + 1,
             ..self.event(desk, Kind::Started, Status::Created, Told::default())
         };
-        let offset = desk.statuses.publish(&event).await;
-        self.partition.acknowledge(offset);
+        self.write(desk, &event).await;
     }
 
     /// Takes back what [`Self::tell_started`] announced: the message isn't in doubt, a new owner may call.
     async fn tell_not_called(&self, desk: &Desk) {
-        let event = self.event(desk, Kind::Open, Status::Created, Told::default());
-        let offset = desk.statuses.publish(&event).await;
-        self.partition.acknowledge(offset);
+        self.write(desk, &self.event(desk, Kind::Open, Status::Created, Told::default())).await;
     }
 
     /// Settling is the acknowledgement: only then is the slot closed.
@@ -164,9 +161,13 @@ impl Slot {
     /// Returns once the status is acknowledged.
     async fn publish(&self, desk: &Desk, kind: Kind, status: Status, told: Told) {
         let event = self.event(desk, kind, status, told);
-        let offset = desk.statuses.publish(&event).await;
-        self.partition.acknowledge(offset);
+        self.write(desk, &event).await;
         desk.metrics.messages.with_label_values(&[event.status.as_str()]).inc();
+    }
+
+    async fn write(&self, desk: &Desk, event: &StatusEvent) {
+        let offset = desk.statuses.publish(event).await;
+        self.partition.acknowledge(offset);
     }
 
     fn event(&self, desk: &Desk, kind: Kind, status: Status, told: Told) -> StatusEvent {
