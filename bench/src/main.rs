@@ -23,14 +23,8 @@ fn main() -> anyhow::Result<()> {
     // Postgres' own user walks into it.
     let folder = tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir()?;
     let [port, controller_port, postgres_port] = free_ports()?;
-    let kafka = Kafka::start(&KafkaConfig {
-        dir: folder.path().join("kafka"),
-        port,
-        controller_port,
-        jvm: Jvm::Large,
-        detour: None,
-        quorum: vec![],
-    })?;
+    let kafka = KafkaConfig::alone(folder.path().join("kafka"), port, controller_port);
+    let kafka = Kafka::start(&KafkaConfig { jvm: Jvm::Large, ..kafka })?;
     let postgres =
         Postgres::start(&PostgresConfig { dir: folder.path().join("postgres"), port: postgres_port, fsync: true })?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use devstack::{Jvm, Kafka, KafkaConfig, free_ports};
+use devstack::{Kafka, KafkaConfig, free_ports};
 use events::topics::Topics;
 use kafka::{Admin, Client};
 use sqlx::PgPool;
@@ -122,14 +122,7 @@ async fn all_services_begin_when_kafka_comes(pool: PgPool) {
     let readyz = format!("http://{ops}/readyz");
     eventually(&readyz, |code, body| code == 503 && body.contains("topics")).await;
 
-    let config = KafkaConfig {
-        dir: dir.path().join("kafka"),
-        port,
-        controller_port,
-        jvm: Jvm::Small,
-        detour: None,
-        quorum: vec![],
-    };
+    let config = KafkaConfig::alone(dir.path().join("kafka"), port, controller_port);
     let kafka = tokio::task::spawn_blocking(move || Kafka::start(&config)).await.unwrap().unwrap();
     let admin = Admin::new(&Client::new(Topics::new("herald", None), &brokers, vec![], "test")).unwrap();
     admin.create_topics(1).await.unwrap();

@@ -46,6 +46,13 @@ pub struct KafkaConfig {
     pub quorum: Vec<u16>,
 }
 
+impl KafkaConfig {
+    /// A small broker that is alone.
+    pub fn alone(dir: PathBuf, port: u16, controller_port: u16) -> Self {
+        Self { dir, port, controller_port, jvm: Jvm::Small, detour: None, quorum: vec![] }
+    }
+}
+
 /// A second listener, for clients that are to come through a proxy: a broker tells its clients where to go, so the proxy must
 /// be what it tells them.
 #[derive(Clone, Copy, Debug)]
@@ -262,7 +269,7 @@ mod tests {
     fn of_three_brokers_each_has_its_id_and_two_must_have_what_is_acknowledged() {
         let config = |controller_port, quorum| {
             let dir = PathBuf::from("x");
-            KafkaConfig { dir, port: 1, controller_port, jvm: Jvm::Small, detour: None, quorum }
+            KafkaConfig { quorum, ..KafkaConfig::alone(dir, 1, controller_port) }
         };
         let second = properties(&config(6, vec![5, 6, 7]), "x");
         for line in [

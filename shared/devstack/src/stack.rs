@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use crate::process::Process;
 use crate::programs::{self, Program};
 use crate::settings::Settings;
-use crate::{Jvm, Kafka, KafkaConfig, Postgres, PostgresConfig, dist, place, port, probe, root};
+use crate::{Kafka, KafkaConfig, Postgres, PostgresConfig, dist, place, port, probe, root};
 
 /// A line for whoever reads along; that nobody does any more (`make run | head`) is no reason to stop half-way.
 macro_rules! say {
@@ -210,14 +210,7 @@ impl Stack {
     }
 
     fn kafka(&self) -> KafkaConfig {
-        KafkaConfig {
-            dir: self.local.join("kafka"),
-            port: self.settings.kafka_port,
-            controller_port: self.settings.controller_port,
-            jvm: Jvm::Small,
-            detour: None,
-            quorum: vec![],
-        }
+        KafkaConfig::alone(self.local.join("kafka"), self.settings.kafka_port, self.settings.controller_port)
     }
 
     fn postgres(&self) -> PostgresConfig {

@@ -14,7 +14,7 @@ use signal_hook::iterator::Signals;
 
 use crate::settings::is_ours;
 use crate::stack::{lock, start_both};
-use crate::{Jvm, Kafka, KafkaConfig, Postgres, PostgresConfig, free_ports, place, root};
+use crate::{Kafka, KafkaConfig, Postgres, PostgresConfig, free_ports, place, root};
 
 /// What a signal does: it reaches the command if that runs, else the command isn't started any more.
 #[derive(Default)]
@@ -34,8 +34,7 @@ pub fn run_with_servers(command: &[String], postgres_only: bool, build: Option<D
     let dir = root().join(".local/test");
     let _lock = lock(&root().join(".local/test.lock"), "another test run in this checkout")?;
     let [port, controller_port, postgres_port] = free_ports()?;
-    let kafka =
-        KafkaConfig { dir: dir.join("kafka"), port, controller_port, jvm: Jvm::Small, detour: None, quorum: vec![] };
+    let kafka = KafkaConfig::alone(dir.join("kafka"), port, controller_port);
     let postgres = PostgresConfig { dir: dir.join("postgres"), port: postgres_port, fsync: false };
     remove_remains(&kafka, &postgres)?;
 

@@ -2,20 +2,13 @@
 
 use std::path::Path;
 
-use devstack::{Jvm, Kafka, KafkaConfig, Postgres, PostgresConfig, free_ports};
+use devstack::{Kafka, KafkaConfig, Postgres, PostgresConfig, free_ports};
 
 #[test]
 fn both_servers_start_again_after_a_kill_and_after_a_stop() {
     let dir = tempfile::tempdir().unwrap();
     let [port, controller_port, postgres_port] = free_ports().unwrap();
-    let kafka = KafkaConfig {
-        dir: dir.path().join("kafka"),
-        port,
-        controller_port,
-        jvm: Jvm::Small,
-        detour: None,
-        quorum: vec![],
-    };
+    let kafka = KafkaConfig::alone(dir.path().join("kafka"), port, controller_port);
     let postgres = PostgresConfig { dir: dir.path().join("postgres"), port: postgres_port, fsync: false };
 
     let first = (Kafka::start(&kafka).unwrap(), Postgres::start(&postgres).unwrap());
@@ -41,14 +34,7 @@ fn both_servers_start_again_after_a_kill_and_after_a_stop() {
 fn a_broker_may_come_back_on_other_ports() {
     let dir = tempfile::tempdir().unwrap();
     let [a, b, c, d] = free_ports().unwrap();
-    let at = |port, controller_port| KafkaConfig {
-        dir: dir.path().join("kafka"),
-        port,
-        controller_port,
-        jvm: Jvm::Small,
-        detour: None,
-        quorum: vec![],
-    };
+    let at = |port, controller_port| KafkaConfig::alone(dir.path().join("kafka"), port, controller_port);
     Kafka::start(&at(a, b)).unwrap().stop().unwrap();
     Kafka::start(&at(c, d)).unwrap().stop().unwrap();
 }

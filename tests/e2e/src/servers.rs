@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use devstack::{Detour, Jvm, Kafka, KafkaConfig, Postgres, PostgresConfig, free_ports};
+use devstack::{Detour, Kafka, KafkaConfig, Postgres, PostgresConfig, free_ports};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use tempfile::TempDir;
@@ -64,12 +64,9 @@ impl Servers {
         for (number, controller_port) in (1..).zip(&controllers) {
             let [port, detour, proxy] = free_ports().unwrap();
             let config = KafkaConfig {
-                dir: folder.path().join(format!("kafka-{number}")),
-                port,
-                controller_port: *controller_port,
-                jvm: Jvm::Small,
                 detour: Some(Detour { port: detour, advertised: proxy }),
                 quorum: if brokers > 1 { controllers.clone() } else { vec![] },
+                ..KafkaConfig::alone(folder.path().join(format!("kafka-{number}")), port, *controller_port)
             };
             cluster.push(Broker { config, running: None, proxy: Proxy::start(proxy, detour).await });
         }
