@@ -114,16 +114,10 @@ impl World {
             server_url,
             database: unique,
         };
-        world.verb(&["migrate"]);
-        world.verb(&["topics"]);
+        for verb in ["migrate", "topics"] {
+            world.run(&[verb], &[]).await.unwrap();
+        }
         world
-    }
-
-    /// Runs a verb to its end and returns what it prints.
-    pub fn verb(&self, args: &[&str]) -> String {
-        let done = command("herald", args, &self.env).output().unwrap();
-        assert!(done.status.success(), "herald {args:?}: {}", String::from_utf8_lossy(&done.stderr));
-        String::from_utf8(done.stdout).unwrap()
     }
 
     /// Runs a verb to its end beside everything else, with further settings; answers what it printed, or why it failed.

@@ -66,7 +66,7 @@ async fn two_hundred_in_a_row_stop_each_reader_until_somebody_lets_them_pass() {
     assert_eq!(world.calls().await.by_message.len(), elsewhere, "nor what lies behind them");
 
     for topic in READ {
-        let said = world.verb(&["skip", topic.base(), "0"]);
+        let said = world.run(&["skip", topic.base(), "0"], &[]).await.unwrap();
         assert!(said.contains("200 records can't be decoded, the first at 0: not the topic's event"), "{said}");
     }
     let shown = world.assert_conserved(&mailing, audience.len()).await;
@@ -115,7 +115,7 @@ async fn two_percent_stop_a_reader_at_the_hundredth_however_often_it_begins_anew
 
     let mut projector = world.start_unready(&["projector"]);
     stopped(&projector, &[Topic::StatusEvents]).await;
-    world.verb(&["skip", "status-events", "0"]);
+    world.run(&["skip", "status-events", "0"], &[]).await.unwrap();
     projector.ready().await;
     let good = RECORDS - garbage.len();
     eventually("all that is good to be written", async || {
