@@ -1,6 +1,6 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use events::topics::Topic;
-use runtime::config::{KafkaSettings, OpsSettings, PostgresSettings, TopicSettings};
+use runtime::config::{InstanceSettings, KafkaSettings, OpsSettings, PostgresSettings, TopicSettings};
 
 /// Herald sends text messages to clients: nothing lost, nothing doubled, and a status for each.
 #[derive(Parser, Clone, Debug)]
@@ -47,6 +47,8 @@ pub(crate) struct All {
     #[command(flatten)]
     pub(crate) topics: TopicSettings,
     #[command(flatten)]
+    pub(crate) instance: InstanceSettings,
+    #[command(flatten)]
     pub(crate) postgres: PostgresSettings,
     #[command(flatten)]
     pub(crate) ops: OpsSettings<9464>,
@@ -79,6 +81,8 @@ pub(crate) struct Scheduler {
     #[command(flatten)]
     pub(crate) topics: TopicSettings,
     #[command(flatten)]
+    pub(crate) instance: InstanceSettings,
+    #[command(flatten)]
     pub(crate) postgres: PostgresSettings,
     #[command(flatten)]
     pub(crate) ops: OpsSettings<9102>,
@@ -91,6 +95,8 @@ pub(crate) struct Sender {
     #[command(flatten)]
     pub(crate) topics: TopicSettings,
     #[command(flatten)]
+    pub(crate) instance: InstanceSettings,
+    #[command(flatten)]
     pub(crate) ops: OpsSettings<9103>,
     #[command(flatten)]
     pub(crate) sender: sender::Settings,
@@ -102,6 +108,8 @@ pub(crate) struct Projector {
     pub(crate) kafka: KafkaSettings,
     #[command(flatten)]
     pub(crate) topics: TopicSettings,
+    #[command(flatten)]
+    pub(crate) instance: InstanceSettings,
     #[command(flatten)]
     pub(crate) postgres: PostgresSettings,
     #[command(flatten)]

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use runtime::Service;
+use runtime::config::InstanceSettings;
 use runtime::health::Readiness;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +27,7 @@ const LOOK: Duration = Duration::from_secs(5);
 
 pub(crate) async fn all(settings: cli::All) -> anyhow::Result<()> {
     let started = Started::new();
-    let kafka = kafka_client(&settings.kafka, &settings.topics, "herald")?;
+    let kafka = member(kafka_client(&settings.kafka, &settings.topics, "herald")?, &settings.instance)?;
     let pool = postgres(&settings.postgres, 20).await?;
     // Its own: scheduler and projector at work must not keep a caller waiting for a connection.
     let api_pool = postgres(&settings.postgres, 20).await?;
@@ -91,7 +92,7 @@ pub(crate) async fn api(settings: cli::Api) -> anyhow::Result<()> {
 
 pub(crate) async fn scheduler(settings: cli::Scheduler) -> anyhow::Result<()> {
     let started = Started::new();
-    let kafka = kafka_client(&settings.kafka, &settings.topics, "herald-scheduler")?;
+    let kafka = member(kafka_client(&settings.kafka, &settings.topics, "herald-scheduler")?, &settings.instance)?;
     let pool = postgres(&settings.postgres, 12).await?;
     await_topics(&kafka).await?;
     let metrics = kafka::Metrics::register(&started.service.registry)?;
@@ -102,7 +103,7 @@ pub(crate) async fn scheduler(settings: cli::Scheduler) -> anyhow::Result<()> {
 
 pub(crate) async fn sender(settings: cli::Sender) -> anyhow::Result<()> {
     let started = Started::new();
-    let kafka = kafka_client(&settings.kafka, &settings.topics, "herald-sender")?;
+    let kafka = member(kafka_client(&settings.kafka, &settings.topics, "herald-sender")?, &settings.instance)?;
     await_topics(&kafka).await?;
     let metrics = kafka::Metrics::register(&started.service.registry)?;
     let drain = settings.sender.drain();
@@ -113,7 +114,7 @@ pub(crate) async fn sender(settings: cli::Sender) -> anyhow::Result<()> {
 
 pub(crate) async fn projector(settings: cli::Projector) -> anyhow::Result<()> {
     let started = Started::new();
-    let kafka = kafka_client(&settings.kafka, &settings.topics, "herald-projector")?;
+    let kafka = member(kafka_client(&settings.kafka, &settings.topics, "herald-projector")?, &settings.instance)?;
     let pool = postgres(&settings.postgres, 6).await?;
     await_topics(&kafka).await?;
     let metrics = kafka::Metrics::register(&started.service.registry)?;
@@ -144,6 +145,14 @@ impl Started {
     async fn run(self, ops_addr: SocketAddr, drain: Duration) -> anyhow::Result<()> {
         runtime::run(ops_addr, self.service, drain).await
     }
+}
+
+/// Joins groups as the instance that the process is, if it has been told to be one.
+fn member(kafka: kafka::Client, settings: &InstanceSettings) -> anyhow::Result<kafka::Client> {
+    Ok(match &settings.state_dir {
+        Some(dir) => kafka.instance(runtime::instance::hold(dir).context("HERALD_STATE_DIR")?),
+        None => kafka,
+    })
 }
 
 /// Connects, and checks that the schema is the one this binary was built for.

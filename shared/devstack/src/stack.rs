@@ -223,7 +223,9 @@ impl Stack {
     }
 
     fn herald(&self) -> Program {
-        let env = self.settings.for_herald();
+        let mut env = self.settings.for_herald();
+        let state = self.local.join("herald").display().to_string();
+        env.entry("HERALD_STATE_DIR".to_owned()).or_insert(state);
         Program { name: "herald", args: &["all"], env, addr: self.settings.ops, path: "/readyz" }
     }
 

@@ -14,11 +14,12 @@ pub struct Client {
     brokers: String,
     properties: Vec<(String, String)>,
     client_id: String,
+    instance: Option<String>,
 }
 
 /// What our guarantees stand on: who reads what was aborted, or lets a status arrive after its partition's next owner has
 /// read the log, sends twice.
-const OURS: [&str; 14] = [
+const OURS: [&str; 15] = [
     "auto.offset.reset",
     "bootstrap.servers",
     "enable.auto.commit",
@@ -26,6 +27,7 @@ const OURS: [&str; 14] = [
     "enable.idempotence",
     "enable.partition.eof",
     "group.id",
+    "group.instance.id",
     "group.protocol",
     "isolation.level",
     "message.timeout.ms",
@@ -46,7 +48,24 @@ pub fn check_properties(properties: &[(String, String)]) -> Result<()> {
 impl Client {
     /// `properties` are librdkafka's own and beat ours; `client_id` is what the broker's logs show.
     pub fn new(topics: Topics, brokers: &str, properties: Vec<(String, String)>, client_id: &str) -> Self {
-        Self { topics, brokers: brokers.to_owned(), properties, client_id: client_id.to_owned() }
+        Self { topics, brokers: brokers.to_owned(), properties, client_id: client_id.to_owned(), instance: None }
+    }
+
+    /// Joins groups as this instance (KIP-345): who is started again as the same one gets its partitions back at once, and
+    /// the broker fences who was it before. That one must be dead by then: what it still does nobody waits for.
+    pub fn instance(mut self, id: String) -> Self {
+        self.instance = Some(id);
+        self
+    }
+
+    /// A member's of a group.
+    pub(crate) fn group_config(&self, group: &str) -> ClientConfig {
+        let mut config = self.config();
+        config.set("group.id", group);
+        if let Some(instance) = &self.instance {
+            config.set("group.instance.id", instance);
+        }
+        config
     }
 
     /// What every client of ours has. With librdkafka's default of 10 s between reconnects the first commit after a

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
-use rdkafka::types::RDKafkaRespErr;
+use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use rdkafka::{Offset, Statistics, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +21,7 @@ use crate::client;
 use crate::judge::Judge;
 use crate::member::{Assigned, Commit, Flow, Member, Start};
 use crate::quarantine::Quarantine;
-use crate::{Client, DeadLetters, Metrics, Moment, Record, Result};
+use crate::{Client, DeadLetters, Error, Metrics, Moment, Record, Result};
 use events::topics::Topic;
 
 /// How often changed checkpoints are committed; an unchanged one is once a second, to prove membership.
@@ -87,9 +87,8 @@ impl GroupConsumer {
         runtime: Handle,
     ) -> Result<Self> {
         let group = client.topics.group(settings.reader);
-        let mut config = client.config();
+        let mut config = client.group_config(&group);
         config
-            .set("group.id", &group)
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
@@ -196,6 +195,9 @@ impl GroupConsumer {
         match self.consumer.poll(wait) {
             Some(Ok(message)) => self.take(context, Record::detach(&message))?,
             Some(Err(KafkaError::PartitionEOF(partition))) => context.quarantine.end(partition),
+            Some(Err(KafkaError::MessageConsumptionFatal(RDKafkaErrorCode::FencedInstanceId))) => {
+                return Err(Error::SameInstance);
+            }
             Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(error.into()),
             // librdkafka mends these by itself: a broker that is away, a poll that came late.
             Some(Err(error)) => client::log_error(&error, "reading"),

@@ -5,6 +5,7 @@
 pub mod config;
 pub mod crash;
 pub mod health;
+pub mod instance;
 mod metrics;
 mod ops;
 mod run;

@@ -1,6 +1,7 @@
 //! Settings that several programs share. The doc comment of a field is its manual: `--help` prints it.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::Args;
 
@@ -68,4 +69,13 @@ pub struct OpsSettings<const PORT: u16> {
         value_parser = parse_addr
     )]
     pub ops_addr: SocketAddr,
+}
+
+/// Who a member of a consumer group is.
+#[derive(Args, Clone, Debug)]
+pub struct InstanceSettings {
+    /// A directory that outlives the process and is no other's. Killed and started again with it, a process goes on with
+    /// its partitions at once; without it they wait until the group has noticed, 12 s.
+    #[arg(long, env = "HERALD_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
 }

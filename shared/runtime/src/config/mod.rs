@@ -24,7 +24,7 @@ use clap::{ArgMatches, Command, Parser};
 
 pub use environment::Environment;
 pub use error::ConfigError;
-pub use groups::{KafkaSettings, OpsSettings, PostgresSettings, TopicSettings};
+pub use groups::{InstanceSettings, KafkaSettings, OpsSettings, PostgresSettings, TopicSettings};
 pub use secret::Secret;
 pub use settings::{Setting, Source};
 pub use values::{Durations, KafkaProperties, parse_addr, parse_duration};

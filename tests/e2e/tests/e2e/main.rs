@@ -26,3 +26,4 @@ mod t15_garbage;
 mod t16_restore;
 mod t17_relay_stopped;
 mod t18_replan;
+mod t19_instance;
