@@ -42,12 +42,24 @@ pub struct Score {
     pub delivery: &'static str,
     /// How many senders there are, beside two of each other role.
     pub senders: usize,
+    /// How many calls each makes at once.
+    pub calls: usize,
+    /// Who takes a place goes on as the instance that was there before (`HERALD_STATE_DIR`).
+    pub instances: bool,
     /// What is done to it, one after the other.
     pub acts: Vec<Act>,
-    /// Between two acts, ms, drawn for each.
-    pub pause: std::ops::Range<u64>,
+    /// When.
+    pub when: When,
     /// What the judge asks of the run: `again`, `unknown`, `done`, `idle`, `back`, see `checker judge --help`.
     pub targets: Vec<(&'static str, f64)>,
+}
+
+/// When the acts happen.
+pub enum When {
+    /// So many ms after the one before, drawn for each.
+    After(std::ops::Range<u64>),
+    /// As soon as so many messages are settled, for each.
+    Settled(Vec<usize>),
 }
 
 /// A process of a role, and the one that takes its place when it dies, and so on.
@@ -78,7 +90,10 @@ pub async fn play(score: Score) {
     let options = Options {
         partitions: None,
         provider: score.provider,
-        env: vec![("HERALD_TOPIC_REPLICATION", score.brokers.to_string())],
+        env: vec![
+            ("HERALD_TOPIC_REPLICATION", score.brokers.to_string()),
+            ("HERALD_SENDER_CONCURRENCY", score.calls.to_string()),
+        ],
         brokers: Some(servers.brokers()),
         postgres: Some(servers.url()),
         seed: score.seed,
@@ -103,7 +118,7 @@ pub async fn play(score: Score) {
         mailings: vec![],
         targets: score.targets,
     };
-    stage.enter(score.senders).await;
+    stage.enter(score.senders, score.instances).await;
 
     stage
         .world
@@ -119,8 +134,13 @@ pub async fn play(score: Score) {
     stage.journal.mailing(&mailing);
     stage.mailings.push(mailing.clone());
     for (number, act) in score.acts.iter().enumerate() {
-        let pause = Duration::from_millis(stage.world.random(score.pause.clone()));
-        tokio::time::sleep(pause).await;
+        match &score.when {
+            When::After(pause) => {
+                let pause = stage.world.random(pause.clone());
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+            }
+            When::Settled(moments) => stage.until_settled(&mailing, moments[number]).await,
+        }
         let settled = stage.settled(&mailing).await;
         assert!(
             settled < score.clients,
@@ -139,7 +159,7 @@ pub async fn play(score: Score) {
 }
 
 impl Stage {
-    async fn enter(&mut self, senders: usize) {
+    async fn enter(&mut self, senders: usize, instances: bool) {
         for (role, count) in [("api", 2), ("scheduler", 2), ("sender", senders), ("projector", 2)] {
             for number in 1..=count {
                 let mut env = vec![("HERALD_OPS_ADDR", free_addr())];
@@ -155,6 +175,10 @@ impl Stage {
                 }
                 if role == "api" && number > 1 {
                     env.push(("HERALD_API_ADDR", free_addr()));
+                }
+                if instances && role != "api" {
+                    let state = self.world.folder().join(format!("state-{role}-{number}"));
+                    env.push(("HERALD_STATE_DIR", state.display().to_string()));
                 }
                 let program = self.launch(role, number, 1, &env);
                 self.places.push(Place { role, number, life: 1, env, program });
@@ -179,6 +203,10 @@ impl Stage {
                      WHERE id = $1::uuid";
         let settled = sqlx::query_scalar::<_, i64>(query).bind(mailing).fetch_one(&self.world.db).await;
         usize::try_from(settled.unwrap_or(0)).unwrap()
+    }
+
+    async fn until_settled(&self, mailing: &str, messages: usize) {
+        eventually("messages to be settled", async || (self.settled(mailing).await >= messages).then_some(())).await;
     }
 
     async fn finished(&self, mailing: &str) {

@@ -7,7 +7,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
-use super::{Act, Link, Score};
+use super::{Act, Link, Score, When};
 use crate::{PostgresEnd, Way};
 
 /// Each by its name.
@@ -50,13 +50,24 @@ const POINTS: [(&str, &str, u64); 16] = [
 /// How many moments each is tried at.
 const MOMENTS: usize = 10;
 
+const KILLS: usize = 50;
+/// A sender's calls at once where kills are counted, for so many are in doubt after one: three senders could make 3,800 of
+/// 50 ms in a second, and two cores do no more.
+const CALLS: usize = 64;
+
 const ROLES: [&str; 4] = ["api", "scheduler", "sender", "projector"];
 
 /// The run of this name, with all that is drawn for it; none if there isn't one.
 pub fn by_name(name: &str, seed: u64) -> Option<Score> {
     let mut rng = StdRng::seed_from_u64(seed);
     let errors = json!([{"fault": {"status": 500}, "probability": 0.02}]);
-    let kills = |rng: &mut StdRng| (0..50).map(|_| Act::Kill(ROLES.choose(rng).unwrap())).collect();
+    let kills = |rng: &mut StdRng| (0..KILLS).map(|_| Act::Kill(ROLES.choose(rng).unwrap())).collect();
+    // Some are alone, and some come while what another one broke isn't whole yet.
+    let anywhere = |rng: &mut StdRng, messages: usize| {
+        let mut moments: Vec<usize> = (0..KILLS).map(|_| rng.random_range(0..messages)).collect();
+        moments.sort_unstable();
+        When::Settled(moments)
+    };
     let base = |name: &'static str, rate: u32, acts: Vec<Act>| Score {
         name,
         seed: Some(seed),
@@ -67,22 +78,30 @@ pub fn by_name(name: &str, seed: u64) -> Option<Score> {
         faults: Value::Array(vec![]),
         delivery: "at_least_once",
         senders: 3,
+        calls: 256,
+        instances: false,
         acts,
-        pause: 500..1_500,
+        when: When::After(500..1_500),
         targets: vec![],
     };
     Some(match name {
-        // 50 kills over all services.
+        // 50 kills over all services, anywhere in the mailing.
         "kills" => Score {
             faults: errors,
             targets: vec![("again", 0.05), ("done", 30.0)],
+            calls: CALLS,
+            instances: true,
+            when: anywhere(&mut rng, 190_000),
             ..base("kills", 0, kills(&mut rng))
         },
         // The same, and nobody may be called twice; what a kill leaves unknown is what could be on the wire.
         "once" => Score {
             faults: errors,
             delivery: "at_most_once",
-            targets: vec![("again", 0.0), ("unknown", 256.0), ("done", 30.0)],
+            targets: vec![("again", 0.0), ("unknown", CALLS as f64), ("done", 30.0)],
+            calls: CALLS,
+            instances: true,
+            when: anywhere(&mut rng, 190_000),
             ..base("once", 0, kills(&mut rng))
         },
         // At each step of planning, sending, committing and projecting.
@@ -90,7 +109,7 @@ pub fn by_name(name: &str, seed: u64) -> Option<Score> {
             let crash = |(role, point, passings)| std::iter::repeat_n(Act::Crash(role, point, passings), MOMENTS);
             Score {
                 faults: errors,
-                pause: 100..500,
+                when: When::After(100..500),
                 ..base("crashes", 500, POINTS.into_iter().flat_map(crash).collect())
             }
         }
@@ -111,11 +130,13 @@ pub fn by_name(name: &str, seed: u64) -> Option<Score> {
         "stalled" => Score {
             clients: 60_000,
             life: Some(Duration::from_secs(44)),
-            pause: 5_000..7_000,
+            when: When::After(5_000..7_000),
             ..base("stalled", 1_000, vec![Act::Network(vec![(Link::Kafka, Way::Slow(0))], Duration::from_secs(20)); 2])
         },
         // Postgres and the provider are away or slow, alone and together.
-        "network" => Score { clients: 80_000, pause: 2_000..4_000, ..base("network", 1_000, bad_network()) },
+        "network" => {
+            Score { clients: 80_000, when: When::After(2_000..4_000), ..base("network", 1_000, bad_network()) }
+        }
         // Senders die while they replay, from the start of the log as well, and at their first calls after it.
         "replays" => {
             let first = |point| Act::Crash("sender", point, 3);
@@ -126,15 +147,15 @@ pub fn by_name(name: &str, seed: u64) -> Option<Score> {
                 first("send::answered"),
                 Act::Replays(3),
             ];
-            Score { clients: 60_000, pause: 3_000..6_000, ..base("replays", 600, acts) }
+            Score { clients: 60_000, when: When::After(3_000..6_000), ..base("replays", 600, acts) }
         }
         // 8 senders, each replaced 16 times, by either signal.
         "storm" => {
             let mut act = |_| if rng.random() { Act::Kill("sender") } else { Act::Terminate("sender") };
-            Score { senders: 8, pause: 200..800, ..base("storm", 1_000, (0..128).map(&mut act).collect()) }
+            Score { senders: 8, when: When::After(200..800), ..base("storm", 1_000, (0..128).map(&mut act).collect()) }
         }
         "broker" => Score {
-            pause: 13_000..20_000,
+            when: When::After(13_000..20_000),
             targets: vec![("back", 15.0)],
             ..base("broker", 800, (0..10).map(|_| Act::KillKafka(Duration::from_millis(500))).collect())
         },
@@ -143,7 +164,7 @@ pub fn by_name(name: &str, seed: u64) -> Option<Score> {
             brokers: 3,
             clients: 100_000,
             // The cluster takes 9 s to notice a dead broker.
-            pause: 16_000..20_000,
+            when: When::After(16_000..20_000),
             targets: vec![("back", 15.0)],
             ..base(
                 "brokers",
@@ -157,13 +178,17 @@ pub fn by_name(name: &str, seed: u64) -> Option<Score> {
         // Longer than a transaction may last: the broker finds overdue ones when it starts.
         "outage" => Score {
             clients: 60_000,
-            pause: 13_000..16_000,
+            when: When::After(13_000..16_000),
             ..base("outage", 800, (0..5).map(|_| Act::KillKafka(Duration::from_secs(11))).collect())
         },
         "postgres" => {
             let ends = [PostgresEnd::Kill, PostgresEnd::Fast, PostgresEnd::Immediate].into_iter().cycle();
             let acts = ends.map(|end| Act::EndPostgres(end, Duration::from_secs(1))).take(12).collect();
-            Score { pause: 3_000..6_000, targets: vec![("again", 0.0), ("back", 5.0)], ..base("postgres", 1_500, acts) }
+            Score {
+                when: When::After(3_000..6_000),
+                targets: vec![("again", 0.0), ("back", 5.0)],
+                ..base("postgres", 1_500, acts)
+            }
         }
         _ => return None,
     })

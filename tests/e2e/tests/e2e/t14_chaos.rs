@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use e2e::chaos::{Act, Link, Score, play};
+use e2e::chaos::{Act, Link, Score, When, play};
 use e2e::{PostgresEnd, Way};
 use serde_json::json;
 
@@ -47,8 +47,10 @@ async fn ten_kills_and_every_other_fault_once_leave_nothing_that_the_judge_objec
         faults: json!([{"fault": {"status": 500}, "probability": 0.02}]),
         delivery: "at_least_once",
         senders: 3,
+        calls: 256,
+        instances: false,
         acts,
-        pause: 200..1_000,
+        when: When::After(200..1_000),
         targets: vec![],
     })
     .await;
