@@ -58,7 +58,9 @@ pub(crate) async fn recover(settings: cli::Recover) -> anyhow::Result<()> {
     lead(&mut db).await?;
     let client = kafka.clone();
     let (relay, log) = blocking(move || Ok((fence(&client)?, Log::read(&client)?))).await?;
+    runtime::crash_point!("recover::fenced");
     let mark = restore(&mut db, log, recorded, kafka.topics.shards()).await?;
+    runtime::crash_point!("recover::restored");
     let client = kafka.clone();
     blocking(move || {
         let topic = client.topics.name(Topic::Database);

@@ -49,12 +49,12 @@ pub async fn check_schema(db: &mut PgConnection) -> Result<(), SchemaError> {
 /// Whether trying again later may succeed: Postgres is away, shutting down, full, or had to break a tie.
 ///
 /// SQLSTATE classes 08 (connection), 40 (rollback), 53 (resources), 57P (operator), and 25006, a node that has become
-/// read-only, 55P03, a lock that was not got in time.
+/// read-only, 55000, a standby that isn't promoted yet, 55P03, a lock that was not got in time.
 pub fn is_transient(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_) | sqlx::Error::Tls(_) => true,
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-            ["08", "40", "53", "57P"].iter().any(|class| code.starts_with(class)) || code == "25006" || code == "55P03"
+            ["08", "40", "53", "57P", "25006", "55000", "55P03"].iter().any(|class| code.starts_with(class))
         }),
         _ => false,
     }

@@ -1,4 +1,5 @@
-use std::fs::Permissions;
+use std::fs::{File, Permissions};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
@@ -55,7 +56,7 @@ impl Servers {
         Self::with_brokers(1).await
     }
 
-    /// Starts both. Of three brokers each has a copy of everything, and two must have what is acknowledged.
+    /// Starts both, or with no broker Postgres alone. Of three brokers each has a copy of everything, and two must have what is acknowledged.
     pub async fn with_brokers(brokers: usize) -> Self {
         // Postgres' own user walks into it.
         let folder = tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir().unwrap();
@@ -170,6 +171,15 @@ impl Servers {
         let data = self.postgres_config.dir.join("data");
         std::fs::remove_dir_all(&data).unwrap();
         copy(&self.folder.path().join("backup"), &data);
+    }
+
+    /// Lets Postgres begin a timeline when it starts, as after a failover.
+    pub fn promote_postgres(&self) {
+        let data = self.postgres_config.dir.join("data");
+        std::fs::write(data.join("recovery.signal"), "").unwrap();
+        let mut settings = File::options().append(true).open(data.join("postgresql.auto.conf")).unwrap();
+        // There is no archive: what it has is all there is.
+        writeln!(settings, "restore_command = 'false'").unwrap();
     }
 
     /// Ends Postgres in good order.

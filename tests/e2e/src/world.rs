@@ -120,6 +120,17 @@ impl World {
         world
     }
 
+    /// Gives it an empty database on another server, and nothing else anew.
+    pub async fn move_to(&mut self, server_url: &str) {
+        let mut admin = PgConnection::connect(server_url).await.unwrap();
+        admin.execute(sqlx::AssertSqlSafe(format!("CREATE DATABASE {}", self.database))).await.unwrap();
+        self.server_url = server_url.to_owned();
+        self.db = PgPoolOptions::new().acquire_timeout(ACQUIRE).connect(&self.database_url()).await.unwrap();
+        self.env.retain(|(name, _)| name != "DATABASE_URL");
+        self.env.push(("DATABASE_URL".to_owned(), self.database_url()));
+        self.run(&["migrate"], &[]).await.unwrap();
+    }
+
     /// Runs a verb to its end beside everything else, with further settings; answers what it printed, or why it failed.
     pub async fn run(&self, args: &[&str], env: &[(&str, &str)]) -> Result<String, String> {
         let mut command = command("herald", args, &self.env);

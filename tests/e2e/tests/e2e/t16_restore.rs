@@ -120,6 +120,9 @@ async fn restored_to_an_older_state_nothing_is_written_until_recovery_and_nothin
     let api = world.start(&["api"]).await;
     assert_closed(&world, &scheduler, &changed).await;
 
+    // Killed before it has written anything, and run again.
+    world.run(&["recover"], &[("FAILPOINTS", "recover::fenced=return")]).await.unwrap_err();
+    assert_closed(&world, &scheduler, &changed).await;
     println!("{}", world.run(&["recover"], &[]).await.unwrap());
     assert!(world.run(&["recover"], &[]).await.unwrap().contains("nothing was changed"));
 
@@ -164,5 +167,77 @@ async fn restored_to_an_older_state_nothing_is_written_until_recovery_and_nothin
         program.ready().await;
         program.terminate().await;
     }
+    world.clean_up().await;
+}
+
+/// The api refuses a write, for this reason.
+async fn doubted(world: &World, reason: &str) {
+    let new = json!({"text": TEXT, "filter": "few"});
+    let detail = eventually("the api to answer", async || {
+        let answer = world.api.send("POST", "/mailings", Some(&new)).await.ok()?;
+        assert_eq!(answer.status().as_u16(), 503);
+        // It says nothing of a database that isn't there yet.
+        let detail = answer.json::<Value>().await.ok()?["detail"].as_str()?.to_owned();
+        detail.contains("herald recover").then_some(detail)
+    })
+    .await;
+    assert!(detail.contains(reason), "{detail}");
+}
+
+/// The api, which runs, has heard of the recovery.
+async fn trusted(world: &World) {
+    let client = json!({"phone_number": "79180000000"});
+    eventually("the api to write", async || (problem(world, "POST", "/clients", &client).await.0 == 201).then_some(()))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_timeline_and_another_server_are_doubted_until_recovery_though_they_hold_the_same_or_nothing() {
+    let mut servers = Servers::start().await;
+    let options = Options { postgres: Some(servers.url()), ..Options::default() };
+    let mut world = World::new("t16_other", options).await;
+    let herald = world.start(&["all"]).await;
+    let audience = Audience::of(100, 916, "few");
+    world.import(&audience).await;
+    let first = world.api.create_mailing(&json!({"text": TEXT, "filter": "few"})).await;
+    world.assert_conserved(&first, 100).await;
+    let in_an_hour = Utc::now() + TimeDelta::hours(1);
+    let later = world.api.create_mailing(&json!({"text": TEXT, "filter": "few", "starts_at": in_an_hour})).await;
+    eventually("the events to be published", async || {
+        (number(&world, "SELECT count(*) FROM outbox").await == 0).then_some(())
+    })
+    .await;
+
+    servers.stop_postgres().await;
+    servers.promote_postgres();
+    servers.start_postgres().await;
+    doubted(&world, "has failed over").await;
+    // Killed when Postgres is mended and Kafka not told of it.
+    world.run(&["recover"], &[("FAILPOINTS", "recover::restored=return")]).await.unwrap_err();
+    doubted(&world, "has failed over").await;
+    println!("{}", world.run(&["recover"], &[]).await.unwrap());
+    trusted(&world).await;
+    let second = world.api.create_mailing(&json!({"text": TEXT, "filter": "few"})).await;
+    world.assert_conserved(&second, 100).await;
+    herald.terminate().await;
+
+    // The same topics beside a server that has nothing but the schema.
+    let other = Servers::with_brokers(0).await;
+    world.move_to(&other.url()).await;
+    let mut herald = world.start_unready(&["all"]);
+    doubted(&world, "another Postgres").await;
+    println!("{}", world.run(&["recover"], &[]).await.unwrap());
+    herald.ready().await;
+    trusted(&world).await;
+    assert_eq!(world.api.mailing(&later).await["state"], "scheduled");
+    for mailing in [&first, &second] {
+        let shown = world.api.finished(mailing).await;
+        assert_eq!(shown["counts"]["succeeded"], 100, "{shown}");
+    }
+    world.import(&Audience::of(50, 917, "anew")).await;
+    let third = world.api.create_mailing(&json!({"text": TEXT, "filter": "anew"})).await;
+    world.assert_conserved(&third, 50).await;
+    assert_eq!(world.calls().await.all().count(), 250, "each is called once");
+    herald.terminate().await;
     world.clean_up().await;
 }
