@@ -58,7 +58,7 @@ impl ProjectorMember {
         };
         if stored > at.end {
             return Err(format!(
-                "status partition {partition} ends at {}, but was written up to {stored}: the topic was recreated or cut off. \
+                "status partition {partition} ends at {}, but was written up to {stored}: it was made anew or cut off. \
                  If that was meant, delete the rows of projector_offsets",
                 at.end
             ));

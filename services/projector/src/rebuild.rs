@@ -32,7 +32,7 @@ pub async fn rebuild(
         let end = log.ends[usize::try_from(partition)?];
         ensure!(
             stored <= end,
-            "status partition {partition} ends at {end}, but was written up to {stored}: the topic was recreated, and the \
+            "status partition {partition} ends at {end}, but was written up to {stored}: it was made anew, and the \
              rows can't be rebuilt from it"
         );
     }

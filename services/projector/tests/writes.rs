@@ -135,12 +135,12 @@ async fn what_cannot_be_taken_is_a_dead_letter_and_the_rest_is_written() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_recreated_topic_stops_it_with_the_reason() {
+async fn a_topic_made_anew_stops_it_with_the_reason() {
     let world = World::create().await;
     world.tell(&life(7, Uuid::now_v7(), 1..=10)).await;
     sqlx::query("INSERT INTO projector_offsets VALUES (0, 1000)").execute(&world.pool).await.unwrap();
     let failure = world.start(5000).await.failure().await;
-    assert!(failure.contains("status partition 0 ends at") && failure.contains("recreated"), "{failure}");
+    assert!(failure.contains("status partition 0 ends at") && failure.contains("was made anew"), "{failure}");
     world.delete().await;
 }
 

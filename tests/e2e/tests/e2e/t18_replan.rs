@@ -200,3 +200,63 @@ async fn a_sender_under_which_message_events_is_made_anew_ends_or_recovers_and_w
     assert_eq!(world.calls().await.doubled(), [0; 0]);
     stop(world, others.into_iter().chain([sender]), &audience).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_mailing_events_made_anew_new_senders_wait_and_the_verb_publishes_the_mailing_again() {
+    let world = start("t18_mailing").await;
+    let others = [world.start(&["api"]).await, world.start(&["projector"]).await];
+    let audience = Audience::of(CLIENTS, 916, "mailing");
+    world.import(&audience).await;
+    let (scheduler, sender) = (world.start(&["scheduler"]).await, world.start(&["sender"]).await);
+    let mailing = world.api.create_mailing(&json!({"text": TEXT, "filter": "mailing"})).await;
+    world.accepted(world.random(500..2_000)).await;
+    for program in [scheduler, sender] {
+        program.terminate().await;
+    }
+    let called = world.calls().await.all().count();
+    world.recreate(Topic::MailingEvents).await;
+    let (scheduler, sender) = (world.start(&["scheduler"]).await, world.start(&["sender"]).await);
+    eventually("the sender to take messages in", async || {
+        (sender.metric("herald_sender_open_slots").await > 0.0).then_some(())
+    })
+    .await;
+    assert_eq!(world.calls().await.all().count(), called, "nothing is sent of a mailing that nobody tells of");
+
+    let (said, running) = replan(&world, &mailing, [scheduler, sender]).await;
+    assert_eq!((figure(&said, "again"), figure(&said, "in doubt")), (0, 0), "{said}");
+    assert_eq!(figure(&said, "settled"), called, "nothing was sent meanwhile: {said}");
+    assert_whole(&world, &mailing, &["succeeded"]).await;
+    stop(world, others.into_iter().chain(running), &audience).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_status_events_made_anew_sender_projector_and_verb_refuse_and_nothing_more_is_sent() {
+    let world = start("t18_status").await;
+    let others = [world.start(&["api"]).await, world.start(&["scheduler"]).await];
+    let audience = Audience::of(CLIENTS, 916, "status");
+    world.import(&audience).await;
+    let (projector, sender) = (world.start(&["projector"]).await, world.start(&["sender"]).await);
+    let mailing = world.api.create_mailing(&json!({"text": TEXT, "filter": "status"})).await;
+    world.accepted(world.random(500..2_000)).await;
+    sender.terminate().await;
+    projector.terminate().await;
+    let called = world.calls().await.all().count();
+    world.recreate(Topic::StatusEvents).await;
+    for role in ["projector", "sender"] {
+        let mut program = world.start_unready(&[role]);
+        eventually("it to refuse", async || {
+            let unready = program.unready().await.unwrap_or_default().join(" ") + &program.log();
+            unready.contains("it was made anew or cut off").then_some(())
+        })
+        .await;
+        println!("{role}: running {}, {:?}", program.is_running(), program.unready().await);
+        drop(program);
+    }
+    for program in others {
+        program.terminate().await;
+    }
+    let refused = world.run(&["replan", &mailing], &[]).await.unwrap_err();
+    assert!(refused.contains("was made anew or cut off"), "{refused}");
+    assert_eq!(world.calls().await.all().count(), called, "nothing is sent");
+    stop(world, [], &audience).await;
+}
