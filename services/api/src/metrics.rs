@@ -1,4 +1,7 @@
-use prometheus::{Gauge, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, exponential_buckets};
+use prometheus::{
+    Gauge, HistogramVec, IntCounterVec, IntGauge, Registry, exponential_buckets, register_gauge_with_registry,
+    register_histogram_vec_with_registry, register_int_counter_vec_with_registry, register_int_gauge_with_registry,
+};
 
 /// What the api measures.
 #[derive(Clone)]
@@ -14,24 +17,31 @@ impl Metrics {
     /// Registers the series.
     pub fn register(registry: &Registry) -> prometheus::Result<Self> {
         let labels = &["route", "method", "status"];
-        let buckets = exponential_buckets(0.001, 3.0, 10)?;
-        let metrics = Self {
-            requests: IntCounterVec::new(
-                Opts::new("herald_http_requests_total", "Requests by route template"),
+        Ok(Self {
+            requests: register_int_counter_vec_with_registry!(
+                "herald_http_requests_total",
+                "Requests by route template",
                 labels,
+                registry
             )?,
-            duration: HistogramVec::new(
-                HistogramOpts::new("herald_http_request_duration_seconds", "Until the answer's head").buckets(buckets),
+            duration: register_histogram_vec_with_registry!(
+                "herald_http_request_duration_seconds",
+                "Until the answer's head",
                 labels,
+                exponential_buckets(0.001, 3.0, 10)?,
+                registry
             )?,
-            outbox_rows: IntGauge::new("herald_outbox_unpublished_rows", "Events that Kafka has not acknowledged")?,
-            outbox_age: Gauge::new("herald_outbox_oldest_unpublished_age_seconds", "How old the oldest of them is")?,
-        };
-        registry.register(Box::new(metrics.requests.clone()))?;
-        registry.register(Box::new(metrics.duration.clone()))?;
-        registry.register(Box::new(metrics.outbox_rows.clone()))?;
-        registry.register(Box::new(metrics.outbox_age.clone()))?;
-        Ok(metrics)
+            outbox_rows: register_int_gauge_with_registry!(
+                "herald_outbox_unpublished_rows",
+                "Events that Kafka has not acknowledged",
+                registry
+            )?,
+            outbox_age: register_gauge_with_registry!(
+                "herald_outbox_oldest_unpublished_age_seconds",
+                "How old the oldest of them is",
+                registry
+            )?,
+        })
     }
 }
 

@@ -1,4 +1,4 @@
-use prometheus::{Histogram, HistogramOpts, Registry, exponential_buckets};
+use prometheus::{Histogram, Registry, exponential_buckets, register_histogram_with_registry};
 
 /// What a projector measures, a value for each transaction.
 #[derive(Clone)]
@@ -11,21 +11,18 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     pub(crate) fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let histogram = |name, help, buckets| -> prometheus::Result<Histogram> {
-            let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?;
-            registry.register(Box::new(histogram.clone()))?;
-            Ok(histogram)
-        };
         Ok(Self {
-            batch_rows: histogram(
+            batch_rows: register_histogram_with_registry!(
                 "herald_projector_batch_rows",
                 "Rows of messages written in a transaction",
                 exponential_buckets(1.0, 4.0, 8)?,
+                registry
             )?,
-            lag: histogram(
+            lag: register_histogram_with_registry!(
                 "herald_projection_lag_seconds",
                 "Age of a transaction's newest status when it was written",
                 exponential_buckets(0.01, 2.5, 14)?,
+                registry
             )?,
         })
     }

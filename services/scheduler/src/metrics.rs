@@ -1,4 +1,7 @@
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Registry, exponential_buckets};
+use prometheus::{
+    Histogram, IntCounter, IntGauge, Registry, exponential_buckets, register_histogram_with_registry,
+    register_int_counter_with_registry, register_int_gauge_with_registry,
+};
 
 /// What a scheduler measures, from the process's start.
 #[derive(Clone)]
@@ -19,28 +22,39 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     pub(crate) fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let buckets = exponential_buckets(0.005, 2.5, 12)?;
-        let metrics = Self {
-            planned: IntCounter::new("herald_messages_planned_total", "Message events committed")?,
-            schedule_lag: Histogram::with_opts(
-                HistogramOpts::new("herald_schedule_lag_seconds", "From a mailing's start to its first page")
-                    .buckets(buckets),
+        Ok(Self {
+            planned: register_int_counter_with_registry!(
+                "herald_messages_planned_total",
+                "Message events committed",
+                registry
             )?,
-            unread: IntGauge::new("herald_conveyor_unread_messages", "Message events that no sender has taken in")?,
-            open: IntGauge::new("herald_conveyor_open_messages", "Messages taken in and not settled, by all senders")?,
-            shards: IntGauge::new("herald_scheduler_shards", "Shards that this process owns")?,
-            paused: IntCounter::new(
+            schedule_lag: register_histogram_with_registry!(
+                "herald_schedule_lag_seconds",
+                "From a mailing's start to its first page",
+                exponential_buckets(0.005, 2.5, 12)?,
+                registry
+            )?,
+            unread: register_int_gauge_with_registry!(
+                "herald_conveyor_unread_messages",
+                "Message events that no sender has taken in",
+                registry
+            )?,
+            open: register_int_gauge_with_registry!(
+                "herald_conveyor_open_messages",
+                "Messages taken in and not settled, by all senders",
+                registry
+            )?,
+            shards: register_int_gauge_with_registry!(
+                "herald_scheduler_shards",
+                "Shards that this process owns",
+                registry
+            )?,
+            paused: register_int_counter_with_registry!(
                 "herald_mailings_paused_total",
                 "Mailings paused because Kafka has lost something of them",
+                registry
             )?,
-        };
-        registry.register(Box::new(metrics.planned.clone()))?;
-        registry.register(Box::new(metrics.schedule_lag.clone()))?;
-        registry.register(Box::new(metrics.unread.clone()))?;
-        registry.register(Box::new(metrics.open.clone()))?;
-        registry.register(Box::new(metrics.shards.clone()))?;
-        registry.register(Box::new(metrics.paused.clone()))?;
-        Ok(metrics)
+        })
     }
 }
 

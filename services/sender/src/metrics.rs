@@ -1,5 +1,7 @@
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, exponential_buckets,
+    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry, exponential_buckets,
+    register_histogram_vec_with_registry, register_histogram_with_registry, register_int_counter_vec_with_registry,
+    register_int_counter_with_registry, register_int_gauge_with_registry,
 };
 
 /// What a sender measures, from the process's start.
@@ -27,44 +29,59 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     pub(crate) fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let seconds = |name: &str, help: &str| -> prometheus::Result<HistogramOpts> {
-            Ok(HistogramOpts::new(name, help).buckets(exponential_buckets(0.001, 2.5, 14)?))
-        };
+        let seconds = exponential_buckets(0.001, 2.5, 14)?;
         let metrics = Self {
-            active_sends: IntGauge::new("herald_active_sends", "Provider calls on the wire")?,
-            messages: IntCounterVec::new(
-                Opts::new("herald_messages_total", "Messages by the status they were given"),
+            active_sends: register_int_gauge_with_registry!(
+                "herald_active_sends",
+                "Provider calls on the wire",
+                registry
+            )?,
+            messages: register_int_counter_vec_with_registry!(
+                "herald_messages_total",
+                "Messages by the status they were given",
                 &["status"],
+                registry
             )?,
-            attempts: IntCounterVec::new(
-                Opts::new("herald_delivery_attempts_total", "Provider calls by what they returned"),
+            attempts: register_int_counter_vec_with_registry!(
+                "herald_delivery_attempts_total",
+                "Provider calls by what they returned",
                 &["outcome"],
+                registry
             )?,
-            attempt_duration: HistogramVec::new(
-                seconds("herald_delivery_attempt_duration_seconds", "How long provider calls took")?,
+            attempt_duration: register_histogram_vec_with_registry!(
+                "herald_delivery_attempt_duration_seconds",
+                "How long provider calls took",
                 &["outcome"],
+                seconds.clone(),
+                registry
             )?,
-            delivery_lag: Histogram::with_opts(seconds("herald_delivery_lag_seconds", "From planned to terminal")?)?,
-            open_slots: IntGauge::new("herald_sender_open_slots", "Messages taken in and not settled")?,
-            unacknowledged: IntGauge::new(
+            delivery_lag: register_histogram_with_registry!(
+                "herald_delivery_lag_seconds",
+                "From planned to terminal",
+                seconds,
+                registry
+            )?,
+            open_slots: register_int_gauge_with_registry!(
+                "herald_sender_open_slots",
+                "Messages taken in and not settled",
+                registry
+            )?,
+            unacknowledged: register_int_gauge_with_registry!(
                 "herald_sender_unacknowledged_statuses",
                 "Statuses written and not acknowledged by Kafka",
+                registry
             )?,
-            replayed: IntCounter::new("herald_sender_replayed_statuses_total", "Statuses read by replays")?,
-            skipped: IntCounter::new(
+            replayed: register_int_counter_with_registry!(
+                "herald_sender_replayed_statuses_total",
+                "Statuses read by replays",
+                registry
+            )?,
+            skipped: register_int_counter_with_registry!(
                 "herald_sender_skipped_records_total",
                 "Offsets of message-events that were deleted before a sender had passed them",
+                registry
             )?,
         };
-        registry.register(Box::new(metrics.active_sends.clone()))?;
-        registry.register(Box::new(metrics.messages.clone()))?;
-        registry.register(Box::new(metrics.attempts.clone()))?;
-        registry.register(Box::new(metrics.attempt_duration.clone()))?;
-        registry.register(Box::new(metrics.delivery_lag.clone()))?;
-        registry.register(Box::new(metrics.open_slots.clone()))?;
-        registry.register(Box::new(metrics.unacknowledged.clone()))?;
-        registry.register(Box::new(metrics.replayed.clone()))?;
-        registry.register(Box::new(metrics.skipped.clone()))?;
         for status in ["succeeded", "failed", "expired", "cancelled", "unknown", "retrying"] {
             metrics.messages.with_label_values(&[status]);
         }

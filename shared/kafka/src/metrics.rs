@@ -1,4 +1,6 @@
-use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    IntCounterVec, IntGaugeVec, Registry, register_int_counter_vec_with_registry, register_int_gauge_vec_with_registry,
+};
 
 /// What this crate measures.
 #[derive(Clone)]
@@ -12,35 +14,32 @@ pub struct Metrics {
 impl Metrics {
     /// Registers the series. Several services of one process share one `Metrics`.
     pub fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let metrics = Self {
-            lag: IntGaugeVec::new(
-                Opts::new(
-                    "kafka_consumergroup_lag",
-                    "Records between the committed offset and the end, by librdkafka's statistics",
-                ),
+        Ok(Self {
+            lag: register_int_gauge_vec_with_registry!(
+                "kafka_consumergroup_lag",
+                "Records between the committed offset and the end, by librdkafka's statistics",
                 &["group", "topic", "partition"],
+                registry
             )?,
-            rebalances: IntCounterVec::new(
-                Opts::new("herald_kafka_rebalances_total", "Partitions given to and taken from this member"),
+            rebalances: register_int_counter_vec_with_registry!(
+                "herald_kafka_rebalances_total",
+                "Partitions given to and taken from this member",
                 &["group", "event"],
+                registry
             )?,
-            dead_letters: IntCounterVec::new(
-                Opts::new("herald_dead_letters_total", "Records that could not be taken"),
+            dead_letters: register_int_counter_vec_with_registry!(
+                "herald_dead_letters_total",
+                "Records that could not be taken",
                 &["reader", "topic"],
+                registry
             )?,
-            stopped: IntGaugeVec::new(
-                Opts::new(
-                    "herald_reader_stopped",
-                    "1 while a partition is read no further, for too much can't be decoded",
-                ),
+            stopped: register_int_gauge_vec_with_registry!(
+                "herald_reader_stopped",
+                "1 while a partition is read no further, for too much can't be decoded",
                 &["topic", "partition"],
+                registry
             )?,
-        };
-        registry.register(Box::new(metrics.lag.clone()))?;
-        registry.register(Box::new(metrics.rebalances.clone()))?;
-        registry.register(Box::new(metrics.dead_letters.clone()))?;
-        registry.register(Box::new(metrics.stopped.clone()))?;
-        Ok(metrics)
+        })
     }
 }
 

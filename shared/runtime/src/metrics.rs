@@ -1,4 +1,4 @@
-use prometheus::{IntCounter, IntGauge, Opts, Registry};
+use prometheus::{IntCounter, IntGauge, Opts, Registry, register_int_counter_with_registry};
 
 /// With `herald_build_info{version}` and, on Linux, the `process_…` series.
 pub(crate) fn registry() -> prometheus::Result<Registry> {
@@ -22,14 +22,17 @@ pub(crate) struct Shutdowns {
 
 impl Shutdowns {
     pub(crate) fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let counter = |name, help| {
-            let counter = IntCounter::new(name, help)?;
-            registry.register(Box::new(counter.clone()))?;
-            prometheus::Result::Ok(counter)
-        };
         Ok(Self {
-            started: counter("herald_shutdowns_started_total", "stops that began")?,
-            completed: counter("herald_shutdowns_completed_total", "stops that all tasks took part in")?,
+            started: register_int_counter_with_registry!(
+                "herald_shutdowns_started_total",
+                "stops that began",
+                registry
+            )?,
+            completed: register_int_counter_with_registry!(
+                "herald_shutdowns_completed_total",
+                "stops that all tasks took part in",
+                registry
+            )?,
         })
     }
 }
