@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 
-use reqwest::Url;
 use runtime::config::{ConfigError, Environment, Parsed, parse};
 use sqlx::postgres::PgConnectOptions;
 
@@ -33,13 +32,6 @@ pub(crate) fn read(
         return Err(parsed.wrong("DATABASE_URL", "must be postgres://user:password@host:port/name"));
     }
     if let Some(sender) = sender {
-        check_provider_url(&sender.provider_url).map_err(|reason| parsed.wrong("HERALD_PROVIDER_URL", reason))?;
-        if !(1..=100_000).contains(&sender.sender_concurrency) {
-            return Err(parsed.wrong("HERALD_SENDER_CONCURRENCY", "must be from 1 to 100000"));
-        }
-        if sender.provider_timeout.is_zero() {
-            return Err(parsed.wrong("HERALD_PROVIDER_TIMEOUT", "must be longer than that"));
-        }
         sender.check().map_err(|error| ConfigError::Unfit(format!("{error:#}")))?;
     }
     if let Some(projector) = projector {
@@ -52,19 +44,6 @@ pub(crate) fn read(
 fn is_database_url(url: &str) -> bool {
     let schemes = ["postgres://", "postgresql://"];
     schemes.iter().any(|scheme| url.starts_with(scheme)) && url.parse::<PgConnectOptions>().is_ok()
-}
-
-fn check_provider_url(url: &str) -> Result<(), &'static str> {
-    let Some(url) = Url::parse(url).ok().filter(|url| ["http", "https"].contains(&url.scheme())) else {
-        return Err("must be http://host:port or https://host:port");
-    };
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("must hold no user and no password: the provider is shown HERALD_PROVIDER_TOKEN");
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err("must end with its path: /v1/send/<message id> is appended");
-    }
-    Ok(())
 }
 
 #[cfg(test)]

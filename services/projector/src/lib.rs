@@ -43,7 +43,6 @@ pub async fn start(
     kafka_metrics: &kafka::Metrics,
     service: &Service,
 ) -> anyhow::Result<()> {
-    settings.check()?;
     let metrics = metrics::Metrics::register(&service.registry)?;
     let inbox = Arc::new(Inbox::new(settings.projector_batch as usize));
     let postgres = service.health.readiness("projector-postgres");

@@ -40,7 +40,6 @@ pub async fn start(
     kafka_metrics: &kafka::Metrics,
     service: &Service,
 ) -> anyhow::Result<()> {
-    settings.check()?;
     let metrics = metrics::Metrics::register(&service.registry)?;
     let fence = Arc::new(fence::Fence::default());
     let board = Arc::new(board::Board::default());

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use reqwest::Url;
 use runtime::config::{Durations, Secret, parse_duration};
 
 /// What a sender can be told.
@@ -7,16 +8,16 @@ use runtime::config::{Durations, Secret, parse_duration};
 #[group(skip)]
 pub struct Settings {
     /// The provider's address; messages are posted to `<url>/v1/send/<message id>`.
-    #[arg(long, env = "HERALD_PROVIDER_URL", default_value = "http://127.0.0.1:8090")]
+    #[arg(long, env = "HERALD_PROVIDER_URL", default_value = "http://127.0.0.1:8090", value_parser = parse_provider_url)]
     pub provider_url: String,
     /// The bearer token the provider asks for.
     #[arg(long, env = "HERALD_PROVIDER_TOKEN")]
     pub provider_token: Secret,
     /// How long a call may take, from connecting to the last byte of the answer.
-    #[arg(long, env = "HERALD_PROVIDER_TIMEOUT", default_value = "5s", value_parser = parse_duration)]
+    #[arg(long, env = "HERALD_PROVIDER_TIMEOUT", default_value = "5s", value_parser = parse_timeout)]
     pub provider_timeout: Duration,
     /// How many calls are made at once.
-    #[arg(long, env = "HERALD_SENDER_CONCURRENCY", default_value = "256")]
+    #[arg(long, env = "HERALD_SENDER_CONCURRENCY", default_value = "256", value_parser = parse_concurrency)]
     pub sender_concurrency: usize,
     /// How long to wait before each retry; each is made 15 % shorter or longer at random.
     #[arg(long, env = "HERALD_RETRY_DELAYS", default_value = "1s,2s,4s")]
@@ -37,12 +38,8 @@ impl Settings {
         self.revoke_deadline() + Duration::from_secs(1)
     }
 
-    /// Checks pairs of settings.
+    /// Checks what a setting's type can't.
     pub fn check(&self) -> anyhow::Result<()> {
-        anyhow::ensure!(
-            (1..=100_000).contains(&self.sender_concurrency),
-            "HERALD_SENDER_CONCURRENCY must be from 1 to 100000"
-        );
         anyhow::ensure!(!self.provider_token.expose().is_empty(), "HERALD_PROVIDER_TOKEN must not be empty");
         anyhow::ensure!(
             self.revoke_deadline() * 2 <= self.max_poll_interval,
@@ -53,4 +50,28 @@ impl Settings {
         );
         Ok(())
     }
+}
+
+fn parse_provider_url(text: &str) -> Result<String, &'static str> {
+    let Some(url) = Url::parse(text).ok().filter(|url| ["http", "https"].contains(&url.scheme())) else {
+        return Err("must be http://host:port or https://host:port");
+    };
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("must hold no user and no password: the provider is shown HERALD_PROVIDER_TOKEN");
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("must end with its path: /v1/send/<message id> is appended");
+    }
+    Ok(text.to_owned())
+}
+
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    match parse_duration(text) {
+        Ok(Duration::ZERO) => Err("must be longer than that".to_owned()),
+        parsed => parsed.map_err(|error| error.to_string()),
+    }
+}
+
+fn parse_concurrency(text: &str) -> Result<usize, &'static str> {
+    text.parse().ok().filter(|calls| (1..=100_000).contains(calls)).ok_or("must be from 1 to 100000")
 }
