@@ -80,6 +80,31 @@ async fn two_hundred_in_a_row_stop_each_reader_until_somebody_lets_them_pass() {
     world.clean_up().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_partition_is_read_no_further_by_the_member_that_gets_it_either() {
+    const GARBAGE: usize = 200;
+    let world = World::new("t15m", Options::default()).await;
+    world.write_foreign(Topic::MessageEvents, 0, &vec![b"?".as_slice(); GARBAGE]);
+    let first = world.start_unready(&["sender"]);
+    stopped(&first, &[Topic::MessageEvents]).await;
+    let mut second = world.start_unready(&["sender"]);
+    eventually("the second to have a partition", async || {
+        // Nothing answers before its ops port is open.
+        second.unready().await?;
+        (second.metric("herald_kafka_rebalances_total").await > 0.0).then_some(())
+    })
+    .await;
+    first.terminate().await;
+    stopped(&second, &[Topic::MessageEvents]).await;
+    assert_eq!(letters(&world).await, BTreeSet::new());
+
+    world.run(&["skip", "message-events", "0"], &[]).await.unwrap();
+    eventually("all to be passed", async || (letters(&world).await.len() == GARBAGE).then_some(())).await;
+    second.ready().await;
+    second.terminate().await;
+    world.clean_up().await;
+}
+
 /// Of mailing 1, which nobody knows: it is written all the same.
 fn status(client_no: usize) -> Vec<u8> {
     let example = include_str!("../../../../kafka/examples/status-events.v1/succeeded.json");
