@@ -56,6 +56,12 @@ pub enum Link {
     Provider,
 }
 
+/// SIGTERM, the end awaited. One that has only just begun would die of the signal.
+async fn in_good_order(program: Program) {
+    eventually("the program to take signals", async || program.is_live().await.then_some(())).await;
+    program.terminate().await;
+}
+
 impl Stage {
     /// One of the role's places, drawn.
     fn draw(&self, role: &str) -> usize {
@@ -73,14 +79,19 @@ impl Stage {
             Act::Terminate(role) => {
                 let index = self.draw(role);
                 self.journal.write("term", role, &self.places[index].program.name, "");
-                self.replace(index, Program::terminate).await;
+                self.replace(index, in_good_order).await;
                 self.places[index].program.ready().await;
             }
             Act::Crash(role, point, passings) => {
                 let index = self.draw(role);
                 self.journal.write("term", role, &self.places[index].program.name, "");
                 let armed = format!("{point}={}*off->return", self.world.random(0..*passings));
-                self.replace_with(index, Program::terminate, &[("FAILPOINTS", armed)]).await;
+                self.replace_with(index, in_good_order, &[("FAILPOINTS", armed)]).await;
+                if *role == "api" {
+                    // Of several relays one works: this one, when the others have left it the lead.
+                    self.places[index].program.ready().await;
+                    self.replace_others(index).await;
+                }
                 self.small_mailing().await;
                 self.died(index).await;
                 self.replace(index, |program| async { program.kill() }).await;
@@ -239,6 +250,17 @@ impl Stage {
     /// Ends a place's process, and starts the next one there.
     async fn replace<F: Future<Output = ()>>(&mut self, index: usize, end: impl FnOnce(Program) -> F) {
         self.replace_with(index, end, &[]).await;
+    }
+
+    /// In good order.
+    async fn replace_others(&mut self, index: usize) {
+        let role = self.places[index].role;
+        for other in (0..self.places.len()).filter(|&other| other != index) {
+            if self.places[other].role == role {
+                self.journal.write("term", role, &self.places[other].program.name, "");
+                self.replace(other, in_good_order).await;
+            }
+        }
     }
 
     async fn replace_with<F: Future<Output = ()>>(

@@ -109,8 +109,10 @@ pub fn by_name(name: &str, seed: u64) -> Option<Score> {
             let crash = |(role, point, passings)| std::iter::repeat_n(Act::Crash(role, point, passings), MOMENTS);
             Score {
                 faults: errors,
+                // The next one to die at a point must have something to do by then.
+                instances: true,
                 when: When::After(100..500),
-                ..base("crashes", 500, POINTS.into_iter().flat_map(crash).collect())
+                ..base("crashes", 250, POINTS.into_iter().flat_map(crash).collect())
             }
         }
         // 20 rounds in which a process of each role is replaced in good order: nothing may be doubled.
