@@ -17,6 +17,7 @@ use domain::replan::{Evidence, Shown, Verdict};
 use domain::status::{Reason, Status};
 use events::topics::Topic;
 use events::{Kind, MailingEvent, MailingFilter, ProgressRecord, Source, StatusEvent, encode};
+use futures::future::try_join_all;
 use kafka::{Client, GroupView, Outgoing, Producer, TransactionalProducer};
 use sqlx::PgPool;
 use store::mailings::{self, MailingRow};
@@ -279,10 +280,8 @@ impl Work<'_> {
             }
         }
         self.done.in_doubt += in_doubt.len() as i64;
-        for (client_no, round) in in_doubt {
-            let event = self.remains.unknown(self.kafka, &self.mailing, (client_no, round))?;
-            self.tell(event).await?;
-        }
+        let unknown = in_doubt.into_iter().map(|one| self.remains.unknown(self.kafka, &self.mailing, one));
+        let mut statuses = unknown.collect::<anyhow::Result<Vec<_>>>()?;
 
         let mut found: HashMap<i64, PageClient> =
             audience.into_iter().map(|client| (client.client_no, client)).collect();
@@ -299,11 +298,12 @@ impl Work<'_> {
                 None => {
                     let row = shown.iter().find(|row| row.client_no == client_no);
                     let row = row.context("a client who is erased has a row")?;
-                    self.tell(self.erased(row, round)?).await?;
+                    statuses.push(self.erased(row, round)?);
                     self.done.erased += 1;
                 }
             }
         }
+        try_join_all(statuses.into_iter().map(|event| self.tell(event))).await?;
         self.plan_again(&again)
     }
 
