@@ -77,17 +77,12 @@ impl Relay {
     async fn wait_for_topics(&self) {
         loop {
             self.heartbeat.beat();
-            match self.check_topics().await {
+            match kafka::check_topics(&self.kafka).await {
                 Ok(()) => return self.readiness.ready(),
-                Err(error) => self.readiness.not_ready(format!("{error:#}")),
+                Err(error) => self.readiness.not_ready(format!("check the topics: {error}")),
             }
             tokio::time::sleep(TOPICS_POLL).await;
         }
-    }
-
-    async fn check_topics(&self) -> anyhow::Result<()> {
-        let admin = kafka::Admin::new(&self.kafka)?;
-        tokio::task::spawn_blocking(move || admin.check_partitions()).await?.context("check the topics")
     }
 
     /// Takes the lock, fences whoever had it, and publishes for as long as nothing fails. The connection is a direct one

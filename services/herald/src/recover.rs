@@ -17,6 +17,7 @@ use store::{database, outbox, recovery};
 use uuid::Uuid;
 
 use crate::cli;
+use crate::services::check_topics;
 use crate::verbs::kafka_client;
 
 /// How long a relay that doesn't know of the restore yet may hold the lock.
@@ -32,12 +33,9 @@ pub(crate) async fn recover(settings: cli::Recover) -> anyhow::Result<()> {
     let pool = store::connect(settings.postgres.database_url.expose(), 1)?;
     let mut db = pool.acquire().await.context("connect to Postgres (DATABASE_URL)")?.detach();
     store::check_schema(&mut db).await?;
+    check_topics(&kafka).await?;
     let client = kafka.clone();
-    let recorded = blocking(move || {
-        kafka::Admin::new(&client)?.check_partitions().context("check the topics (HERALD_KAFKA_BROKERS)")?;
-        Ok(kafka::recorded_mark(&client)?)
-    })
-    .await?;
+    let recorded = blocking(move || Ok(kafka::recorded_mark(&client)?)).await?;
     let found = database::mark(&mut db).await?;
     let doubt = match check(recorded.as_ref(), &found) {
         Err(Doubt::Unknown) => {

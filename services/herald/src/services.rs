@@ -192,10 +192,7 @@ async fn await_topics(kafka: &kafka::Client) -> anyhow::Result<()> {
     }
 }
 
-/// Checks that the topics are there. Blocks a thread of its own: it asks the brokers.
+/// Checks that the topics are there.
 pub(crate) async fn check_topics(kafka: &kafka::Client) -> anyhow::Result<()> {
-    let admin = kafka::Admin::new(kafka)?;
-    tokio::task::spawn_blocking(move || admin.check_partitions())
-        .await?
-        .context("check the topics (HERALD_KAFKA_BROKERS)")
+    kafka::check_topics(kafka).await.context("check the topics (HERALD_KAFKA_BROKERS)")
 }

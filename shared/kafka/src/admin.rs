@@ -39,6 +39,13 @@ fn topic_config(topic: Topic) -> Vec<(&'static str, String)> {
     config
 }
 
+/// Checks that each topic is there with its partition count and a leader for each; a service's first step. Asks by a client of
+/// its own, which knows nothing yet.
+pub async fn check_topics(client: &Client) -> Result<()> {
+    let admin = Admin::new(client)?;
+    tokio::task::spawn_blocking(move || admin.check_partitions()).await.unwrap_or(Err(Error::Stopped))
+}
+
 impl Admin {
     /// Creates the client.
     pub fn new(client: &Client) -> Result<Self> {
@@ -84,7 +91,7 @@ impl Admin {
         }
     }
 
-    /// Checks that each topic is there with its partition count and a leader for each; a service's first step. Blocks.
+    /// As [`check_topics`]. Blocks.
     pub fn check_partitions(&self) -> Result<()> {
         let metadata = self.admin.inner().fetch_metadata(None, TIMEOUT)?;
         for topic in Topic::ALL {

@@ -23,7 +23,7 @@ mod table;
 mod transaction;
 mod watermarks;
 
-pub use admin::{Admin, CommittedPartition, GroupView};
+pub use admin::{Admin, CommittedPartition, GroupView, check_topics};
 pub use client::{Client, check_properties};
 pub use database::{database_partition, database_record, follow_marks, recorded_mark};
 pub use dead_letters::DeadLetters;
