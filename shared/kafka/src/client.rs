@@ -58,6 +58,16 @@ impl Client {
         self
     }
 
+    /// Joins groups as a member without a name.
+    pub(crate) fn no_instance(mut self) -> Self {
+        self.instance = None;
+        self
+    }
+
+    pub(crate) fn is_instance(&self) -> bool {
+        self.instance.is_some()
+    }
+
     /// A member's of a group.
     pub(crate) fn group_config(&self, group: &str) -> ClientConfig {
         let mut config = self.config();

@@ -18,9 +18,9 @@ pub enum Error {
     /// A record was not delivered; it may have been written all the same.
     #[error("delivery failed: {0}")]
     Delivery(String),
-    /// Another process has joined a group as the instance that this one is.
-    #[error("another process has joined as the same instance: two must not have one state directory, nor a copy of it")]
-    SameInstance,
+    /// The group knows another as the instance that this one is.
+    #[error("fenced by another process of the same instance")]
+    Fenced,
     /// Told to stop while waiting.
     #[error("stopped")]
     Stopped,

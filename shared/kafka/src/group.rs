@@ -4,9 +4,11 @@
 //! Commits are synchronous and have a thread of their own: rdkafka 0.39 calls `commit_callback` for automatic commits
 //! only (librdkafka enqueues no event for a manual asynchronous one), and a lease needs the acknowledgement.
 
+mod cover;
 mod rebalance;
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -27,6 +29,8 @@ use events::topics::Topic;
 /// How often changed checkpoints are committed; an unchanged one is once a second, to prove membership.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
 const PROOF_INTERVAL: Duration = Duration::from_secs(1);
+/// How often an instance that has come back looks whether each partition has an owner.
+const COVER_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How a member takes part in its group.
 #[derive(Clone, Debug)]
@@ -45,9 +49,15 @@ pub struct GroupSettings {
 
 /// A consumer in a group.
 pub struct GroupConsumer {
+    client: Client,
+    membership: Membership,
+    judge: Judge,
+}
+
+/// From a first join to leaving, or to being fenced.
+struct Membership {
     consumer: BaseConsumer<Context>,
     topic: String,
-    judge: Judge,
 }
 
 struct Context {
@@ -58,6 +68,10 @@ struct Context {
     quarantine: Quarantine,
     metrics: Metrics,
     stop: CancellationToken,
+    /// How many partitions must have an owner; none to look after if it joins as no instance.
+    to_cover: Option<u32>,
+    /// It is to leave and join again.
+    rejoin: AtomicBool,
     state: Mutex<State>,
     /// Held from asking what may be committed to the answer, so that no older commit can follow a revocation's last one.
     committed: Mutex<Committed>,
@@ -86,6 +100,45 @@ impl GroupConsumer {
         dead_letters: Arc<DeadLetters>,
         runtime: Handle,
     ) -> Result<Self> {
+        let judge =
+            Judge { client: client.clone(), reader: settings.reader, topic: settings.topic, dead_letters, runtime };
+        let membership = Membership::new(client, settings, metrics, stop, member)?;
+        Ok(Self { client: client.clone(), membership, judge })
+    }
+
+    /// Polls until told to stop, then gives its partitions up in good order. `beat` is called at each turn.
+    ///
+    /// An instance that the group has given to another, or forgotten, loses its partitions and goes on as no instance.
+    pub fn run(self, beat: impl Fn()) -> Result<()> {
+        let mut membership = self.membership;
+        loop {
+            match membership.run(&self.judge, &beat) {
+                Err(Error::Fenced) => {}
+                ended => return ended,
+            }
+            let context = Arc::clone(membership.consumer.context());
+            drop(membership);
+            context.lose();
+            tracing::warn!(
+                group = context.group,
+                "the group knows another as this instance: it goes on without a state directory. Two processes must not have \
+                 one, nor a copy of it"
+            );
+            let (settings, stop, member) =
+                (context.settings.clone(), context.stop.clone(), Arc::clone(&context.member));
+            membership = Membership::new(&self.client.clone().no_instance(), settings, &context.metrics, stop, member)?;
+        }
+    }
+}
+
+impl Membership {
+    fn new(
+        client: &Client,
+        settings: GroupSettings,
+        metrics: &Metrics,
+        stop: CancellationToken,
+        member: Arc<dyn Member>,
+    ) -> Result<Self> {
         let group = client.topics.group(settings.reader);
         let mut config = client.group_config(&group);
         config
@@ -109,8 +162,7 @@ impl GroupConsumer {
             .set("statistics.interval.ms", "5000");
         let topic = client.topics.name(settings.topic);
         let quarantine = Quarantine::new(settings.topic, topic.clone(), Arc::clone(&member), metrics.stopped.clone());
-        let judge =
-            Judge { client: client.clone(), reader: settings.reader, topic: settings.topic, dead_letters, runtime };
+        let to_cover = client.is_instance().then(|| client.topics.partitions(settings.topic));
         let context = Context {
             member,
             settings,
@@ -119,21 +171,28 @@ impl GroupConsumer {
             quarantine,
             metrics: metrics.clone(),
             stop,
+            to_cover,
+            rejoin: AtomicBool::new(false),
             state: Mutex::default(),
             committed: Mutex::default(),
         };
-        Ok(Self { consumer: client.finish(config).create_with_context(context)?, topic, judge })
+        Ok(Self { consumer: client.finish(config).create_with_context(context)?, topic })
     }
 
-    /// Polls until told to stop, then gives its partitions up in good order. `beat` is called at each turn.
-    pub fn run(self, beat: impl Fn()) -> Result<()> {
+    fn run(&self, judge: &Judge, beat: &impl Fn()) -> Result<()> {
         let context = Arc::clone(self.consumer.context());
         let left = CancellationToken::new();
         std::thread::scope(|scope| {
             let committer = std::thread::Builder::new().name("committer".to_owned());
             committer.spawn_scoped(scope, || self.commit_until(&left, &context)).expect("a thread can be made");
-            let judge = std::thread::Builder::new().name("judge".to_owned());
-            judge.spawn_scoped(scope, || self.judge.run(&context.quarantine, &left)).expect("a thread can be made");
+            let judging = std::thread::Builder::new().name("judge".to_owned());
+            judging.spawn_scoped(scope, || judge.run(&context.quarantine, &left)).expect("a thread can be made");
+            if let Some(partitions) = context.to_cover {
+                let cover = std::thread::Builder::new().name("cover".to_owned());
+                let (left, context) = (&left, &context);
+                let look = move || self.look_for_owners(partitions, left, context);
+                cover.spawn_scoped(scope, look).expect("a thread can be made");
+            }
             let polled = self.poll_until_stopped(&context, beat);
             left.cancel();
             context.quarantine.wake();
@@ -141,7 +200,7 @@ impl GroupConsumer {
         })
     }
 
-    fn poll_until_stopped(&self, context: &Context, beat: impl Fn()) -> Result<()> {
+    fn poll_until_stopped(&self, context: &Context, beat: &impl Fn()) -> Result<()> {
         self.consumer.subscribe(&[&self.topic])?;
         let mut next_tick = Instant::now();
         while !context.stop.is_cancelled() {
@@ -156,9 +215,34 @@ impl GroupConsumer {
             }
             self.take_passed(context)?;
             self.resume(context)?;
+            if context.rejoin.swap(false, Ordering::Relaxed) {
+                self.leave(context)?;
+                self.consumer.subscribe(&[&self.topic])?;
+            }
         }
-        self.leave(context);
+        self.leave(context)?;
         Ok(())
+    }
+
+    /// Until each partition has an owner, which is the first look unless this instance came back in the middle of a rebalance.
+    /// Longer than one may last none of them may be nobody's: then it leaves and joins again, so that all are assigned.
+    fn look_for_owners(&self, partitions: u32, left: &CancellationToken, context: &Context) {
+        let patience = context.settings.session_timeout * 2;
+        let mut since: Option<Instant> = None;
+        while !left.is_cancelled() {
+            std::thread::park_timeout(COVER_INTERVAL);
+            match cover::is_covered(&self.consumer, &context.group, &self.topic, partitions) {
+                Ok(Some(true)) => return,
+                Ok(Some(false)) if since.get_or_insert_with(Instant::now).elapsed() > patience => {
+                    tracing::warn!(group = context.group, "a partition has no owner: joining again");
+                    context.rejoin.store(true, Ordering::Relaxed);
+                    since = None;
+                }
+                Ok(Some(false)) => {}
+                Ok(None) => since = None,
+                Err(error) => tracing::debug!(%error, group = context.group, "looking at the group"),
+            }
+        }
     }
 
     fn commit_until(&self, left: &CancellationToken, context: &Context) {
@@ -196,7 +280,7 @@ impl GroupConsumer {
             Some(Ok(message)) => self.take(context, Record::detach(&message))?,
             Some(Err(KafkaError::PartitionEOF(partition))) => context.quarantine.end(partition),
             Some(Err(KafkaError::MessageConsumptionFatal(RDKafkaErrorCode::FencedInstanceId))) => {
-                return Err(Error::SameInstance);
+                return Err(Error::Fenced);
             }
             Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(error.into()),
             // librdkafka mends these by itself: a broker that is away, a poll that came late.
@@ -262,13 +346,18 @@ impl GroupConsumer {
         Ok(positions.collect())
     }
 
-    /// Leaves the group: the revocation comes through `poll`.
-    fn leave(&self, context: &Context) {
+    /// Leaves the group: the revocation comes through `poll`, but not to a consumer that has died.
+    fn leave(&self, context: &Context) -> Result<()> {
         self.consumer.unsubscribe();
         let deadline = Instant::now() + context.settings.max_poll_interval;
         while !context.state.lock().expect("not poisoned").assigned.is_empty() && Instant::now() < deadline {
-            let _ = self.consumer.poll(Duration::from_millis(20));
+            if let Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) =
+                self.consumer.poll(Duration::from_millis(20))
+            {
+                return Err(error.into());
+            }
         }
+        Ok(())
     }
 }
 

@@ -67,6 +67,7 @@ impl Context {
     }
 
     fn revoke(&self, consumer: &BaseConsumer<Self>, numbers: &[i32], partitions: &TopicPartitionList) -> Result<()> {
+        fail::fail_point!("group::revoke", |_| std::process::abort());
         let lost = consumer.assignment_lost();
         self.quarantine.revoke(numbers);
         let commits = self.member.revoked(numbers, lost);
@@ -77,22 +78,32 @@ impl Context {
                 tracing::warn!(%error, group = self.group, "the last commit failed; the next owner replays more");
             }
         }
-        self.count(if lost { "lost" } else { "revoked" }, numbers.len());
-        {
-            let mut state = self.state.lock().expect("not poisoned");
-            // librdkafka keeps an application's pause over the assignment: who gets the partition back would never read it.
-            let paused: Vec<i32> = numbers.iter().copied().filter(|number| state.paused.contains(number)).collect();
-            if !paused.is_empty() {
-                consumer.resume(&list(&self.topic, paused))?;
-            }
-            for number in numbers {
-                state.assigned.remove(number);
-                state.paused.remove(number);
-                let _ = self.metrics.lag.remove_label_values(&[&self.group, &self.topic, &number.to_string()]);
-            }
+        // librdkafka keeps an application's pause over the assignment: who gets the partition back would never read it.
+        let paused = self.forget(numbers, lost);
+        if !paused.is_empty() {
+            consumer.resume(&list(&self.topic, paused))?;
         }
         consumer.incremental_unassign(partitions)?;
         Ok(())
+    }
+
+    /// Everything is another's already, and librdkafka won't say so.
+    pub(super) fn lose(&self) {
+        let numbers: Vec<i32> = self.state.lock().expect("not poisoned").assigned.iter().copied().collect();
+        self.quarantine.revoke(&numbers);
+        self.member.revoked(&numbers, true);
+        self.forget(&numbers, true);
+    }
+
+    /// Answers which of them were paused.
+    fn forget(&self, numbers: &[i32], lost: bool) -> Vec<i32> {
+        self.count(if lost { "lost" } else { "revoked" }, numbers.len());
+        let mut state = self.state.lock().expect("not poisoned");
+        for number in numbers {
+            state.assigned.remove(number);
+            let _ = self.metrics.lag.remove_label_values(&[&self.group, &self.topic, &number.to_string()]);
+        }
+        numbers.iter().copied().filter(|number| state.paused.remove(number)).collect()
     }
 
     /// Asks the brokers until they answer: the group has just assigned, so they are there.

@@ -177,9 +177,11 @@ pub fn by_name(name: &str, seed: u64) -> Option<Score> {
                     .collect(),
             )
         },
-        // Longer than a transaction may last: the broker finds overdue ones when it starts.
+        // Longer than a transaction may last: the broker finds overdue ones when it starts. And about as long as a session:
+        // an instance that the group has forgotten must not end by that.
         "outage" => Score {
             clients: 60_000,
+            instances: true,
             when: When::After(13_000..16_000),
             ..base("outage", 800, (0..5).map(|_| Act::KillKafka(Duration::from_secs(11))).collect())
         },

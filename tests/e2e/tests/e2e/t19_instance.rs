@@ -81,7 +81,34 @@ async fn one_that_is_killed_and_started_again_goes_on_at_once_and_the_others_are
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_process_is_refused_the_directory_and_with_a_copy_of_it_it_ends_the_first() {
+async fn a_partition_that_one_was_giving_up_when_it_died_has_an_owner_again() {
+    let world = World::new("t19_giving", Options::default()).await;
+    let state = tempfile::tempdir().unwrap();
+    let (own, others) = (state.path().join("own"), state.path().join("others"));
+    let api = world.start(&["api"]).await;
+    let env = [("HERALD_STATE_DIR", own.display().to_string()), ("FAILPOINTS", "group::revoke=return".to_owned())];
+    let mut dying = world.launch("herald", &["scheduler"], "dying", &env);
+    dying.ready().await;
+    let other = launch(&world, "scheduler", "other", &others);
+    eventually("it to die over its revocation", async || (!dying.is_running()).then_some(())).await;
+    let died = Instant::now();
+    let again = start(&world, "scheduler", "again", &own).await;
+    eventually("both shards to have an owner", async || {
+        // Each has one in the end; what one of them has is told by the group, and isn't both.
+        let owned = again.metric("herald_scheduler_shards").await + other.metric("herald_scheduler_shards").await;
+        (owned == 2.0).then_some(())
+    })
+    .await;
+    assert!(again.log().contains("a partition has no owner"), "it was nobody's in between");
+    println!("all was owned again {:.1} s after the death", died.elapsed().as_secs_f64());
+    for program in [api, again, other] {
+        program.terminate().await;
+    }
+    world.clean_up().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_process_is_refused_the_directory_and_a_copy_of_it_takes_the_name_from_the_first() {
     let world = World::new("t19_two", Options::default()).await;
     let state = tempfile::tempdir().unwrap();
     let (own, copy) = (state.path().join("own"), state.path().join("copy"));
@@ -93,9 +120,18 @@ async fn a_second_process_is_refused_the_directory_and_with_a_copy_of_it_it_ends
 
     std::fs::create_dir(&copy).unwrap();
     std::fs::copy(own.join("instance"), copy.join("instance")).unwrap();
-    let second = start(&world, "sender", "second", &copy).await;
-    eventually("the first to end", async || (!first.is_running()).then_some(())).await;
-    assert!(first.log().contains("another process has joined as the same instance"), "{}", first.log());
+    let mut second = start(&world, "sender", "second", &copy).await;
+    let fenced = "the group knows another as this instance";
+    eventually("the first to hear of it", async || first.log().contains(fenced).then_some(())).await;
+    // Both go on, and each has a partition.
+    for program in [&mut first, &mut second] {
+        eventually("it to have a partition", async || {
+            (program.metrics().await.contains("kafka_consumergroup_lag{")).then_some(())
+        })
+        .await;
+        program.ready().await;
+    }
+    first.terminate().await;
     second.terminate().await;
     world.clean_up().await;
 }
