@@ -232,6 +232,7 @@ impl Stage {
 
     fn has_died(&self, index: usize, running: bool) {
         let note = if running { "it never came to its point" } else { "" };
+        println!("{:>7} {} {note}", "died:", self.places[index].program.name);
         self.journal.write("kill", self.places[index].role, &self.places[index].program.name, note);
     }
 

@@ -99,7 +99,8 @@ async fn a_partition_that_one_was_giving_up_when_it_died_has_an_owner_again() {
         (owned == 2.0).then_some(())
     })
     .await;
-    assert!(again.log().contains("a partition has no owner"), "it was nobody's in between");
+    let noticed = [&again, &other].iter().any(|program| program.log().contains("a partition has no owner"));
+    assert!(noticed, "it was nobody's in between");
     println!("all was owned again {:.1} s after the death", died.elapsed().as_secs_f64());
     for program in [api, again, other] {
         program.terminate().await;
