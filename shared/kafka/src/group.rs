@@ -29,6 +29,8 @@ use events::topics::Topic;
 /// How often changed checkpoints are committed; an unchanged one is once a second, to prove membership.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
 const PROOF_INTERVAL: Duration = Duration::from_secs(1);
+/// A member hears of a rebalance by a heartbeat's answer, and the rebalance waits for each of them.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
 /// How often an instance that has come back looks whether each partition has an owner.
 const COVER_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -151,7 +153,7 @@ impl Membership {
             // Ends a run of garbage.
             .set("enable.partition.eof", "true")
             .set("session.timeout.ms", settings.session_timeout.as_millis().to_string())
-            .set("heartbeat.interval.ms", (settings.session_timeout.as_millis() / 6).to_string())
+            .set("heartbeat.interval.ms", HEARTBEAT_INTERVAL.as_millis().to_string())
             .set("max.poll.interval.ms", settings.max_poll_interval.as_millis().to_string())
             .set("fetch.min.bytes", settings.fetch_min_bytes.to_string())
             .set("fetch.wait.max.ms", "50")
