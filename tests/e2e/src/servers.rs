@@ -56,7 +56,8 @@ impl Servers {
         Self::with_brokers(1).await
     }
 
-    /// Starts both, or with no broker Postgres alone. Of three brokers each has a copy of everything, and two must have what is acknowledged.
+    /// Starts both, or with no broker Postgres alone. Of three brokers each has a copy of everything, and two must have what
+    /// is acknowledged.
     pub async fn with_brokers(brokers: usize) -> Self {
         // Postgres' own user walks into it.
         let folder = tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir().unwrap();

@@ -33,8 +33,7 @@ impl World {
             eventually("a broker to know the topics", async || {
                 // Made anew each time: it asks the broker that it is told of first.
                 let client = kafka::Client::new(self.kafka.topics.clone(), broker, vec![], "e2e");
-                let check = move || kafka::Admin::new(&client)?.check_partitions();
-                tokio::task::spawn_blocking(check).await.unwrap().ok()
+                kafka::check_topics(&client).await.ok()
             })
             .await;
         }

@@ -24,6 +24,12 @@ fn database_url(server: &str, database: &str) -> String {
     format!("{}/{database}", server.rsplit_once('/').unwrap().0)
 }
 
+async fn create_database(server: &str, name: &str) -> PgPool {
+    let mut admin = PgConnection::connect(server).await.unwrap();
+    admin.execute(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.unwrap();
+    PgPoolOptions::new().acquire_timeout(ACQUIRE).connect(&database_url(server, name)).await.unwrap()
+}
+
 /// What a test asks for beside the defaults.
 pub struct Options {
     /// Partitions of every topic; each topic's own count if none.
@@ -76,8 +82,7 @@ impl World {
         let server_url = options.postgres.unwrap_or_else(|| get("HERALD_TEST_DATABASE_URL"));
         let folder = tempfile::Builder::new().prefix(&format!("herald-{name}-")).tempdir().unwrap();
         let unique = format!("{name}_{:08x}", rand::random::<u32>());
-        let mut admin = PgConnection::connect(&server_url).await.unwrap();
-        admin.execute(sqlx::AssertSqlSafe(format!("CREATE DATABASE {unique}"))).await.unwrap();
+        let db = create_database(&server_url, &unique).await;
         let database_url = database_url(&server_url, &unique);
 
         let mut provider = options.provider;
@@ -105,7 +110,7 @@ impl World {
             api: Api::new(&api_addr),
             provider,
             random: Mutex::new(StdRng::seed_from_u64(seed)),
-            db: PgPoolOptions::new().acquire_timeout(ACQUIRE).connect(&database_url).await.unwrap(),
+            db,
             kafka: kafka::Client::new(topics, &brokers, vec![], "e2e"),
             brokers,
             folder,
@@ -122,10 +127,8 @@ impl World {
 
     /// Gives it an empty database on another server, and nothing else anew.
     pub async fn move_to(&mut self, server_url: &str) {
-        let mut admin = PgConnection::connect(server_url).await.unwrap();
-        admin.execute(sqlx::AssertSqlSafe(format!("CREATE DATABASE {}", self.database))).await.unwrap();
+        self.db = create_database(server_url, &self.database).await;
         self.server_url = server_url.to_owned();
-        self.db = PgPoolOptions::new().acquire_timeout(ACQUIRE).connect(&self.database_url()).await.unwrap();
         self.env.retain(|(name, _)| name != "DATABASE_URL");
         self.env.push(("DATABASE_URL".to_owned(), self.database_url()));
         self.run(&["migrate"], &[]).await.unwrap();

@@ -78,19 +78,17 @@ impl Stage {
             }
             Act::Terminate(role) => {
                 let index = self.draw(role);
-                self.journal.write("term", role, &self.places[index].program.name, "");
-                self.replace(index, in_good_order).await;
+                self.relieve(index, &[]).await;
                 self.places[index].program.ready().await;
             }
             Act::Crash(role, point, passings) => {
                 let index = self.draw(role);
-                self.journal.write("term", role, &self.places[index].program.name, "");
                 let armed = format!("{point}={}*off->return", self.world.random(0..*passings));
-                self.replace_with(index, in_good_order, &[("FAILPOINTS", armed)]).await;
+                self.relieve(index, &[("FAILPOINTS", armed)]).await;
                 if *role == "api" {
                     // Of several relays one works: this one, when the others have left it the lead.
                     self.places[index].program.ready().await;
-                    self.replace_others(index).await;
+                    self.relieve_others(index).await;
                 }
                 self.small_mailing().await;
                 self.died(index).await;
@@ -253,13 +251,18 @@ impl Stage {
         self.replace_with(index, end, &[]).await;
     }
 
-    /// In good order.
-    async fn replace_others(&mut self, index: usize) {
+    /// Replaces a process in good order.
+    async fn relieve(&mut self, index: usize, more: &[(&'static str, String)]) {
+        let place = &self.places[index];
+        self.journal.write("term", place.role, &place.program.name, "");
+        self.replace_with(index, in_good_order, more).await;
+    }
+
+    async fn relieve_others(&mut self, index: usize) {
         let role = self.places[index].role;
         for other in (0..self.places.len()).filter(|&other| other != index) {
             if self.places[other].role == role {
-                self.journal.write("term", role, &self.places[other].program.name, "");
-                self.replace(other, in_good_order).await;
+                self.relieve(other, &[]).await;
             }
         }
     }

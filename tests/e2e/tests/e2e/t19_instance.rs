@@ -94,7 +94,6 @@ async fn a_partition_that_one_was_giving_up_when_it_died_has_an_owner_again() {
     let died = Instant::now();
     let again = start(&world, "scheduler", "again", &own).await;
     eventually("both shards to have an owner", async || {
-        // Each has one in the end; what one of them has is told by the group, and isn't both.
         let owned = again.metric("herald_scheduler_shards").await + other.metric("herald_scheduler_shards").await;
         (owned == 2.0).then_some(())
     })
