@@ -1,4 +1,4 @@
-//! Whether a call may begin, what an attempt's answer means, and what follows from it.
+//! Whether a call may begin, and what follows from its outcome.
 
 use std::time::Duration;
 
@@ -53,36 +53,6 @@ pub enum Outcome {
     Throttled(Duration),
 }
 
-/// A complete answer of the provider.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answer {
-    /// The HTTP status.
-    pub http_status: u16,
-    /// `code` of the body, if the body is the contract's. A success without one is no refusal either.
-    pub code: Option<i64>,
-    /// `Retry-After`, if it can be read.
-    pub retry_after: Option<Duration>,
-}
-
-/// How long to wait when a 429 doesn't say.
-const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
-
-impl Answer {
-    /// Reads the answer by the provider's contract. 401, 403 and 3xx are our configuration and not the message, hence retryable.
-    pub fn outcome(self) -> Outcome {
-        match (self.http_status, self.retry_after) {
-            (200, _) if self.code == Some(0) => Outcome::Accepted,
-            (200, _) if self.code.is_some() => Outcome::Retryable(Reason::BadAnswer),
-            (429, wait) => Outcome::Throttled(wait.unwrap_or(DEFAULT_RETRY_AFTER)),
-            (503, Some(wait)) => Outcome::Throttled(wait),
-            (401 | 403 | 408, _) => Outcome::Retryable(Reason::ProviderError),
-            (400..=499, _) => Outcome::Rejected,
-            (200..=299, _) => Outcome::Ambiguous(Reason::BadAnswer),
-            _ => Outcome::Retryable(Reason::ProviderError),
-        }
-    }
-}
-
 /// What follows from an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
@@ -116,30 +86,6 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
-
-    #[test]
-    fn an_answer_means_what_the_contract_says() {
-        let retryable = |reason| Outcome::Retryable(reason);
-        let cases = [
-            ("the contract's success", 200, Some(0), None, Outcome::Accepted),
-            ("another code", 200, Some(1), None, retryable(Reason::BadAnswer)),
-            ("an unreadable body", 200, None, None, Outcome::Ambiguous(Reason::BadAnswer)),
-            ("another success", 204, None, None, Outcome::Ambiguous(Reason::BadAnswer)),
-            ("a redirect is our configuration", 302, None, None, retryable(Reason::ProviderError)),
-            ("a definite no", 404, None, None, Outcome::Rejected),
-            ("a bad token is our configuration", 401, None, None, retryable(Reason::ProviderError)),
-            ("forbidden is our configuration", 403, None, None, retryable(Reason::ProviderError)),
-            ("the provider's timeout", 408, None, None, retryable(Reason::ProviderError)),
-            ("throttled", 429, None, Some(SECOND * 7), Outcome::Throttled(SECOND * 7)),
-            ("throttled without a time", 429, None, None, Outcome::Throttled(SECOND)),
-            ("a 503 that says when", 503, None, Some(SECOND), Outcome::Throttled(SECOND)),
-            ("a 503 that doesn't", 503, None, None, retryable(Reason::ProviderError)),
-            ("a server error", 500, None, Some(SECOND), retryable(Reason::ProviderError)),
-        ];
-        for (name, http_status, code, retry_after, expected) in cases {
-            assert_eq!(Answer { http_status, code, retry_after }.outcome(), expected, "{name}");
-        }
-    }
 
     #[test]
     fn three_retries_follow_a_failed_attempt() {
