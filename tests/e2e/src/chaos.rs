@@ -1,5 +1,5 @@
 //! The conductor: an installation of separate processes that is broken by a plan while it sends one mailing, a journal of
-//! what was done to it, and the judge (`tests/checker`, which shares no code with Herald) over what came of it.
+//! what was done to it, and the judge (`tests/judge`, which shares no code with Herald) over what came of it.
 
 mod acts;
 mod journal;
@@ -50,7 +50,7 @@ pub struct Score {
     pub acts: Vec<Act>,
     /// When.
     pub when: When,
-    /// What the judge asks of the run: `again`, `unknown`, `done`, `idle`, `back`, see `checker judge --help`.
+    /// What the judge asks of the run: `again`, `unknown`, `done`, `idle`, `back`, see `judge judge --help`.
     pub targets: Vec<(&'static str, f64)>,
 }
 
@@ -248,7 +248,7 @@ impl Stage {
         api.extend(others.map(|(_, addr)| format!("http://{addr}")));
         args.extend(["--api".to_owned(), api.join(","), "--ops".to_owned(), ops.join(",")]);
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        self.world.launch("checker", &args, "sampler", &[])
+        self.world.launch("judge", &args, "sampler", &[])
     }
 
     /// Ends all in good order, and lets the judge speak.
@@ -275,7 +275,7 @@ impl Stage {
         sampler.terminate().await;
         self.world.provider_stats().await;
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        let judged = crate::program::command("checker", &args, &[]).output().unwrap();
+        let judged = crate::program::command("judge", &args, &[]).output().unwrap();
         println!("{}", String::from_utf8_lossy(&judged.stdout));
         assert!(judged.status.success(), "the judge objects: {}", String::from_utf8_lossy(&judged.stderr));
     }

@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use checker::collect::{self, Sources};
-use checker::figures::{Figure, Targets, figures};
-use checker::sampler::{self, Watched};
+use judge::collect::{self, Sources};
+use judge::figures::{Figure, Targets, figures};
+use judge::sampler::{self, Watched};
 
 #[derive(Parser)]
 #[command(about = "Judges whether a run of Herald kept its promises")]
@@ -38,10 +38,10 @@ async fn main() -> anyhow::Result<ExitCode> {
         }
         Verb::Judge { sources, targets } => {
             let evidence = collect::evidence(&sources).await?;
-            let (verdicts, figures) = (checker::judge(&evidence), figures(&evidence, &targets));
+            let (verdicts, figures) = (judge::judge(&evidence), figures(&evidence, &targets));
             verdicts.iter().for_each(|verdict| println!("{verdict}"));
             figures.iter().for_each(|figure| println!("{figure}"));
-            let good = verdicts.iter().all(checker::Verdict::holds) && figures.iter().all(Figure::holds);
+            let good = verdicts.iter().all(judge::Verdict::holds) && figures.iter().all(Figure::holds);
             Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
     }

@@ -8,15 +8,15 @@ mod planning;
 mod sending;
 mod watching;
 
-use checker::evidence::{Evidence, Record, message_id};
-use checker::journal::Entry;
-use checker::wire::{MessageEvent, StatusEvent};
+use judge::evidence::{Evidence, Record, message_id};
+use judge::journal::Entry;
+use judge::wire::{MessageEvent, StatusEvent};
 
 use good::{S, T};
 
 #[test]
 fn a_good_run_is_not_objected_to() {
-    for verdict in checker::judge(&good::run()) {
+    for verdict in judge::judge(&good::run()) {
         assert!(verdict.holds(), "{verdict}");
         assert!(!verdict.to_string().contains("(0 checked"), "it had something to look at: {verdict}");
     }
@@ -26,7 +26,7 @@ fn a_good_run_is_not_objected_to() {
 fn a_broken_rule_is_shown_with_at_most_twenty_violations_and_their_number() {
     let mut evidence = good::run();
     evidence.logs[0].1 = format!("{}\n", good::phone(1)).repeat(30);
-    let verdict = checker::judge(&evidence)[11].to_string();
+    let verdict = judge::judge(&evidence)[11].to_string();
     assert!(verdict.starts_with("VIOLATED 12 ") && verdict.contains(": 30 violations"), "{verdict}");
     assert_eq!(verdict.lines().count(), 22, "{verdict}");
     assert!(verdict.ends_with("… and 10 more") && !verdict.contains("7916"), "it doesn't repeat the phone: {verdict}");
@@ -44,10 +44,10 @@ fn accepts(rule: usize, change: impl FnOnce(&mut Evidence)) {
     assert!(verdict.holds(), "{verdict}");
 }
 
-fn damaged(rule: usize, damage: impl FnOnce(&mut Evidence)) -> checker::Verdict {
+fn damaged(rule: usize, damage: impl FnOnce(&mut Evidence)) -> judge::Verdict {
     let mut evidence = good::run();
     damage(&mut evidence);
-    checker::judge(&evidence).remove(rule - 1)
+    judge::judge(&evidence).remove(rule - 1)
 }
 
 /// Cuts the sender off from Kafka until 40 s; nobody else calls the provider by port 1.

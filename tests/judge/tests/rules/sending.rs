@@ -1,8 +1,8 @@
 //! Damages to what was sent and what is said of it: rules 3 to 7.
 
-use checker::evidence::{Call, Evidence, message_id};
-use checker::wire::Window;
 use chrono::DateTime;
+use judge::evidence::{Call, Evidence, message_id};
+use judge::wire::Window;
 
 use crate::good::{MS, S, T};
 use crate::{accepts, cut_off, last_status, message, objects};

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use checker::evidence::{Attempt, Call, Client, Count, Evidence, Mailing, Mirror, Record, Row, message_id};
-use checker::journal::Entry;
-use checker::sample::{Answer, Committed, Process, Sample, Snapshot};
-use checker::wire::{MailingEvent, MessageEvent, ProgressEvent, Source, StatusEvent};
 use chrono::DateTime;
+use judge::evidence::{Attempt, Call, Client, Count, Evidence, Mailing, Mirror, Record, Row, message_id};
+use judge::journal::Entry;
+use judge::sample::{Answer, Committed, Process, Sample, Snapshot};
+use judge::wire::{MailingEvent, MessageEvent, ProgressEvent, Source, StatusEvent};
 use uuid::Uuid;
 
 /// The run's begin, µs since the epoch.

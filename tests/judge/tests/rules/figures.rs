@@ -1,7 +1,7 @@
 //! What a run measured, against what was asked of it.
 
-use checker::evidence::Evidence;
-use checker::figures::{Figure, Targets, figures};
+use judge::evidence::Evidence;
+use judge::figures::{Figure, Targets, figures};
 
 use crate::good::{self, MS, S, T};
 use crate::last_status;

@@ -1,6 +1,6 @@
 //! Damages to what was planned, and to the tables: rules 1, 2, 9 and 10.
 
-use checker::evidence::message_id;
+use judge::evidence::message_id;
 
 use crate::good::{S, T, phone, uuid};
 use crate::{accepts, last_status, message, objects};
@@ -15,7 +15,7 @@ fn a_missing_row_is_noticed() {
 #[test]
 fn a_missing_message_event_is_noticed() {
     let drop =
-        |run: &mut checker::evidence::Evidence| run.message_events.retain(|r| r.key != message_id(1, 3).to_string());
+        |run: &mut judge::evidence::Evidence| run.message_events.retain(|r| r.key != message_id(1, 3).to_string());
     objects(1, drop);
     objects(9, drop);
 }
@@ -41,7 +41,7 @@ fn a_mailing_that_is_not_finished_or_not_there_is_noticed() {
 #[test]
 fn what_is_for_a_client_outside_the_audience_is_noticed() {
     // Client 2 has another code.
-    let intrude = |run: &mut checker::evidence::Evidence| {
+    let intrude = |run: &mut judge::evidence::Evidence| {
         let id = message_id(1, 2);
         let record = message(run, 1, 1);
         record.key = id.to_string();

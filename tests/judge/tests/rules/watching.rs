@@ -1,7 +1,7 @@
 //! Damages to what was seen during the run: rules 8, 11 and 12.
 
-use checker::evidence::{Evidence, Record};
-use checker::sample::Committed;
+use judge::evidence::{Evidence, Record};
+use judge::sample::Committed;
 
 use crate::good::{S, T, TEXTS, TOKEN, phone};
 use crate::{accepts, cut_off, last_status, objects};
