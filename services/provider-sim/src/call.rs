@@ -17,8 +17,8 @@ pub struct Call {
     pub id: i64,
     /// The how-manieth call for this id, from 1.
     pub call: u32,
-    /// The port that the client meant, by its `Host`: which way it came when there are several.
-    pub port: Option<u16>,
+    /// The port that it came to: its sender's own, when each sender was given one.
+    pub sender: u16,
     /// The recipient; 0 when the body was not read.
     pub phone: i64,
     /// The number of the text, which the log gives in a line of its own; none without a log or a readable body.

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Beside that: `GET /stats`, `GET /calls/{msgId}` (the first 8 ended calls), `PUT /faults` (answers with the rules
-//! that it replaces), `POST /reset` (clears the counters), `GET /livez`.
+//! that it replaces), `POST /senders` (opens a port for one more sender and answers `{"port": …}`), `POST /reset`
+//! (clears the counters), `GET /livez`. Every port serves all of it; the log names the port of each call.
 //!
 //! A call goes: head read, body read, its turn by the rate, **decided**, the latency, answered. What is decided stays:
 //! a client that leaves during the latency leaves an accepted message behind, as with any provider.
@@ -29,8 +30,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context;
 use http::HeaderValue;
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use crate::book::Stats;
@@ -40,6 +39,7 @@ pub use crate::faults::{Cohort, Fault, Faults, Latency, Rule};
 use crate::book::Book;
 use crate::log::Log;
 use crate::pace::Pace;
+use crate::serve::Server;
 
 /// What a simulator is started with.
 #[derive(Clone, clap::Parser)]
@@ -144,47 +144,49 @@ impl Sim {
 pub struct Running {
     /// Where it listens.
     pub addr: SocketAddr,
-    sim: Arc<Sim>,
-    server: JoinHandle<()>,
+    server: Arc<Server>,
     stop: DropGuard,
 }
 
 /// Listens and serves in the background. Fails if the address is taken, the log can't be opened or the token is empty.
 pub async fn start(config: Config) -> anyhow::Result<Running> {
-    let sim = Arc::new(Sim::new(&config)?);
-    let listener = TcpListener::bind(config.addr).await.with_context(|| format!("listen on {}", config.addr))?;
-    let addr = listener.local_addr()?;
     let stop = CancellationToken::new();
-    let server = tokio::spawn(serve::accept(listener, Arc::clone(&sim), stop.clone()));
-    Ok(Running { addr, sim, server, stop: stop.drop_guard() })
+    let server = Arc::new(Server::new(Sim::new(&config)?, config.addr.ip(), stop.clone()));
+    let addr = server.listen(config.addr.port()).await.with_context(|| format!("listen on {}", config.addr))?;
+    Ok(Running { addr, server, stop: stop.drop_guard() })
 }
 
 impl Running {
     /// The counters. Every ended call in them has its line in the log's file, for which this waits (blocking, far below
     /// a millisecond); fails if the log couldn't be written.
     pub fn stats(&self) -> anyhow::Result<Stats> {
-        self.sim.stats()
+        self.server.sim.stats()
     }
 
     /// The first 8 ended calls of a message, by number.
     pub fn calls(&self, id: i64) -> Vec<Call> {
-        self.sim.book.calls(id)
+        self.server.sim.book.calls(id)
     }
 
     /// Replaces the rules from the next decision on, and returns the old ones.
     pub fn set_faults(&self, faults: Faults) -> Faults {
-        self.sim.set_faults(faults)
+        self.server.sim.set_faults(faults)
+    }
+
+    /// Opens a port for one more sender: its calls bear the port as their `sender`.
+    pub async fn add_sender(&self) -> anyhow::Result<SocketAddr> {
+        self.server.listen(0).await.context("listen on one more port")
     }
 
     /// Clears the counters, not the log.
     pub fn reset(&self) {
-        self.sim.reset();
+        self.server.sim.reset();
     }
 
     /// Drops all connections, ends the log and returns the last counters. Fails if the log is incomplete.
     pub async fn stop(self) -> anyhow::Result<Stats> {
         drop(self.stop);
-        self.server.await?;
-        self.sim.stats()
+        self.server.ended().await;
+        self.server.sim.stats()
     }
 }

@@ -7,7 +7,7 @@ use std::future;
 use std::time::Duration;
 
 use axum::body::Body;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, LOCATION, RETRY_AFTER};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -52,7 +52,7 @@ struct OpenCall<'a> {
 }
 
 impl<'a> OpenCall<'a> {
-    fn begin(sim: &'a Sim, id: i64, port: Option<u16>) -> Self {
+    fn begin(sim: &'a Sim, id: i64, sender: u16) -> Self {
         let begun_at = now_us();
         let ticket = sim.book.begin(id, begun_at);
         let outcome = Outcome::CutShort;
@@ -61,7 +61,7 @@ impl<'a> OpenCall<'a> {
             decided_at: 0,
             id,
             call: ticket.call,
-            port,
+            sender,
             phone: 0,
             text_no: None,
             accepted: false,
@@ -106,11 +106,15 @@ impl Drop for OpenCall<'_> {
     }
 }
 
-/// Takes a call. `id` is the path's last part as it came.
-pub(crate) async fn send(sim: &Sim, id: &str, request: Request<Incoming>) -> Result<Response<Body>, Dropped> {
+/// Takes a call that came to the port `sender`. `id` is the path's last part as it came.
+pub(crate) async fn send(
+    sim: &Sim,
+    sender: u16,
+    id: &str,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Dropped> {
     let id = id.parse().ok().filter(|id| *id > 0).unwrap_or(0);
-    let port = request.headers().get(HOST).and_then(|host| host.to_str().ok()?.rsplit_once(':')?.1.parse().ok());
-    let mut open = OpenCall::begin(sim, id, port);
+    let mut open = OpenCall::begin(sim, id, sender);
     if request.headers().get(AUTHORIZATION) != Some(&sim.bearer) {
         return open.refuse(
             Outcome::Unauthorized,

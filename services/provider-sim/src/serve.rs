@@ -1,5 +1,7 @@
 //! Connections. hyper is driven by hand because a call may end by a reset, which an axum service can't ask for.
 
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Router;
@@ -17,44 +19,77 @@ use tower::ServiceExt;
 
 use crate::{Sim, control, send};
 
-/// Serves until `stop`, then drops every connection: calls still open are logged as unanswered.
-pub(crate) async fn accept(mut listener: TcpListener, sim: Arc<Sim>, stop: CancellationToken) {
-    let control = control::routes(Arc::clone(&sim));
-    let connections = TaskTracker::new();
+/// The ports of one simulator and what serves them.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) sim: Sim,
+    ip: IpAddr,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Server {
+    pub(crate) fn new(sim: Sim, ip: IpAddr, stop: CancellationToken) -> Self {
+        Self { sim, ip, stop, tasks: TaskTracker::new() }
+    }
+
+    /// Serves at one more port until the stop; port 0 picks a free one.
+    pub(crate) async fn listen(self: &Arc<Self>, port: u16) -> io::Result<SocketAddr> {
+        let listener = TcpListener::bind((self.ip, port)).await?;
+        let addr = listener.local_addr()?;
+        self.tasks.spawn(accept(listener, addr.port(), Arc::clone(self)));
+        Ok(addr)
+    }
+
+    /// Waits, after the stop, until no connection is left: calls that were open are logged as unanswered.
+    pub(crate) async fn ended(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+async fn accept(mut listener: TcpListener, port: u16, server: Arc<Server>) {
+    let control = control::routes(Arc::clone(&server));
     loop {
         // axum's `accept` rides out errors, such as too many open files.
         let (stream, _) = tokio::select! {
-            () = stop.cancelled() => break,
+            () = server.stop.cancelled() => return,
             accepted = Listener::accept(&mut listener) => accepted,
         };
-        let (sim, control, stop) = (Arc::clone(&sim), control.clone(), stop.clone());
-        connections.spawn(async move {
+        let connection = Connection { server: Arc::clone(&server), port, control: control.clone() };
+        server.tasks.spawn(async move {
             tokio::select! {
-                () = stop.cancelled() => {}
-                () = serve(stream, &sim, &control) => {}
+                () = connection.server.stop.cancelled() => {}
+                () = connection.serve(stream) => {}
             }
         });
     }
-    connections.close();
-    connections.wait().await;
 }
 
-async fn serve(stream: TcpStream, sim: &Sim, control: &Router) {
-    // Fails only for a connection that is gone, and then the first read says so.
-    let _ = stream.set_nodelay(true);
-    let mut connection = http1::Builder::new()
-        .serve_connection(TokioIo::new(stream), service_fn(|request| route(sim, control, request)));
-    let ended = (&mut connection).await;
-    if ended.is_err_and(|error| error.is_user()) {
-        // Closing now sends a reset, which is what the client is to see, not an orderly end.
-        let _ = connection.into_parts().io.into_inner().set_zero_linger();
+struct Connection {
+    server: Arc<Server>,
+    port: u16,
+    control: Router,
+}
+
+impl Connection {
+    async fn serve(&self, stream: TcpStream) {
+        // Fails only for a connection that is gone, and then the first read says so.
+        let _ = stream.set_nodelay(true);
+        let mut connection =
+            http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(|request| self.route(request)));
+        let ended = (&mut connection).await;
+        if ended.is_err_and(|error| error.is_user()) {
+            // Closing now sends a reset, which is what the client is to see, not an orderly end.
+            let _ = connection.into_parts().io.into_inner().set_zero_linger();
+        }
     }
-}
 
-async fn route(sim: &Sim, control: &Router, request: Request<Incoming>) -> Result<Response<Body>, send::Dropped> {
-    let path = request.uri().clone();
-    match path.path().strip_prefix("/v1/send/") {
-        Some(id) if request.method() == Method::POST => send::send(sim, id, request).await,
-        _ => control.clone().oneshot(request.map(Body::new)).await.map_err(|never| match never {}),
+    async fn route(&self, request: Request<Incoming>) -> Result<Response<Body>, send::Dropped> {
+        let path = request.uri().clone();
+        match path.path().strip_prefix("/v1/send/") {
+            Some(id) if request.method() == Method::POST => send::send(&self.server.sim, self.port, id, request).await,
+            _ => self.control.clone().oneshot(request.map(Body::new)).await.map_err(|never| match never {}),
+        }
     }
 }

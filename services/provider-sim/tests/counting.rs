@@ -5,10 +5,11 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::{TOKEN, call, client, log_lines, logged_calls, rules, settled};
+use common::{TOKEN, call, call_at, client, log_lines, logged_calls, rules, settled};
 use provider_sim::{Config, Latency, Running, Stats};
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
@@ -166,4 +167,26 @@ async fn a_reset_clears_the_counters_and_marks_the_log() {
     let lines = log_lines(log.path());
     assert_eq!(lines.iter().filter(|line| line.get("reset_at").is_some()).count(), 1);
     assert_eq!(logged_calls(log.path()).len(), 14);
+}
+
+#[tokio::test]
+async fn a_call_bears_the_port_of_its_sender_in_log_and_counters() {
+    let log = NamedTempFile::new().unwrap();
+    let sim = start_logged(log.path(), json!([])).await;
+    let client = client();
+    let opened: Value = client.post(format!("http://{}/senders", sim.addr)).send().await.unwrap().json().await.unwrap();
+    let second = SocketAddr::new(sim.addr.ip(), u16::try_from(opened["port"].as_u64().unwrap()).unwrap());
+    let addrs = [sim.addr, second, sim.add_sender().await.unwrap()];
+    for (id, addr) in (1..).zip(addrs) {
+        // What the request says of the address doesn't count: a sender may come through a proxy.
+        call_at(&client, addr, id).header("host", "elsewhere:1").send().await.unwrap();
+    }
+    let ports = addrs.map(|addr| addr.port());
+    assert_eq!([1, 2, 3].map(|id| sim.calls(id)[0].sender), ports);
+    let calls: Value = client.get(format!("http://{second}/calls/3")).send().await.unwrap().json().await.unwrap();
+    assert_eq!(calls[0]["sender"], ports[2]);
+    sim.stop().await.unwrap();
+    let logged: Vec<u64> = logged_calls(log.path()).iter().map(|call| call["sender"].as_u64().unwrap()).collect();
+    assert_eq!(logged, ports.map(u64::from));
+    assert!(client.get(format!("http://{second}/livez")).send().await.is_err());
 }

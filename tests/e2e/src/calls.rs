@@ -16,6 +16,8 @@ pub struct Call {
     pub begun_at: i64,
     /// Its fate was decided.
     pub decided_at: i64,
+    /// The port that it came to: its sender's own.
+    pub sender: u16,
     /// Whom it was for.
     pub phone: i64,
     /// What it said.
@@ -39,6 +41,7 @@ impl Calls {
                     by_message.entry(number("id")).or_default().push(Call {
                         begun_at,
                         decided_at: number("decided_at"),
+                        sender: u16::try_from(number("sender")).unwrap(),
                         phone: number("phone"),
                         text: text.unwrap_or_default(),
                         accepted: line["accepted"].as_bool().unwrap(),

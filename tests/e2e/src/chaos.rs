@@ -105,7 +105,7 @@ pub async fn play(score: Score) {
     if score.acts.iter().any(|act| matches!(act, Act::Network(..))) {
         for _ in 0..score.senders {
             let [port] = devstack::free_ports().unwrap();
-            ways.push(Proxy::start(port, world.provider.port()).await);
+            ways.push(Proxy::start(port, world.provider.add_sender()).await);
         }
     }
     let mut stage = Stage {
@@ -166,9 +166,7 @@ impl Stage {
                 if role == "sender" && number == 1 {
                     env.push(("HERALD_KAFKA_BROKERS", self.servers.detour()));
                 }
-                if let Some(way) = self.ways.get(number - 1).filter(|_| role == "sender") {
-                    env.push(("HERALD_PROVIDER_URL", format!("http://127.0.0.1:{}", way.port())));
-                } else if !self.ways.is_empty() {
+                if role != "sender" && !self.ways.is_empty() {
                     let direct = self.world.database_url();
                     let ports = self.servers.postgres_ports().map(|port| format!(":{port}/"));
                     env.push(("DATABASE_URL", direct.replace(&ports[0], &ports[1])));
@@ -192,9 +190,14 @@ impl Stage {
     fn launch(&self, role: &'static str, number: usize, life: usize, env: &[(&'static str, String)]) -> Program {
         let name = format!("{role}-{number}.{life}");
         let ops = env.iter().find(|(name, _)| *name == "HERALD_OPS_ADDR").map(|(_, addr)| addr.as_str());
-        let way = self.ways.get(number - 1).filter(|_| role == "sender");
-        self.journal.start(role, &name, ops, way.map(Proxy::port));
-        self.world.launch("herald", &[role], &name, env)
+        // A port for each life, not for each place: what a killed one still had on the wire isn't the next one's.
+        let sender = (role == "sender").then(|| self.world.provider.add_sender());
+        self.journal.start(role, &name, ops, sender);
+        let provider = sender.map(|sender| {
+            let way = self.ways.get(number - 1).inspect(|way| way.lead_to(sender));
+            ("HERALD_PROVIDER_URL", format!("http://127.0.0.1:{}", way.map_or(sender, Proxy::port)))
+        });
+        self.world.launch("herald", &[role], &name, &[env, provider.as_slice()].concat())
     }
 
     /// How many messages of the mailing have a settling status; 0 while Postgres is away.

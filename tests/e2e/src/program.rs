@@ -15,6 +15,8 @@ pub struct Program {
     child: Child,
     /// Its ops port, as `host:port`.
     pub ops: String,
+    /// The port by which nobody else calls the provider, as the provider's log has it.
+    pub sender: Option<u16>,
     log: PathBuf,
 }
 
@@ -63,7 +65,7 @@ impl Program {
         let file = File::create(&log).unwrap();
         command.stdout(file.try_clone().unwrap()).stderr(file);
         let child = command.spawn().unwrap();
-        Self { name: name.to_owned(), child, ops, log }
+        Self { name: name.to_owned(), child, ops, sender: None, log }
     }
 
     /// Waits until `/readyz` says so.

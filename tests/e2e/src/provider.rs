@@ -1,3 +1,6 @@
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
 use serde_json::Value;
 
 use crate::calls::Calls;
@@ -21,8 +24,15 @@ impl Provider {
         Self { url: format!("http://{addr}"), program }
     }
 
-    pub(crate) fn port(&self) -> u16 {
-        self.url.rsplit(':').next().unwrap().parse().unwrap()
+    /// Opens a port for one more sender. Written by hand and blocking (it is loopback): who starts a program isn't async.
+    pub(crate) fn add_sender(&self) -> u16 {
+        let mut stream = TcpStream::connect(self.url.strip_prefix("http://").unwrap()).unwrap();
+        let request = "POST /senders HTTP/1.1\r\nhost: sim\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let opened: Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+        u16::try_from(opened["port"].as_u64().unwrap()).unwrap()
     }
 
     pub(crate) async fn ready(&mut self) {

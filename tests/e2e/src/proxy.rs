@@ -1,4 +1,6 @@
 use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -22,6 +24,7 @@ pub enum Way {
 /// A way to a server that can be made a bad one. Dropped, it ends with its connections.
 pub(crate) struct Proxy {
     port: u16,
+    target: Arc<AtomicU16>,
     way: watch::Sender<Way>,
 }
 
@@ -29,21 +32,28 @@ impl Proxy {
     /// Listens on `port` of loopback and leads to `target` there.
     pub(crate) async fn start(port: u16, target: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+        let target = Arc::new(AtomicU16::new(target));
+        let leads_to = Arc::clone(&target);
         let (way, state) = watch::channel(Way::Open);
         tokio::spawn(async move {
             let mut ended = state.clone();
             loop {
                 tokio::select! {
-                    Ok((client, _)) = listener.accept() => { tokio::spawn(lead(client, target, state.clone())); }
+                    Ok((client, _)) = listener.accept() => { tokio::spawn(lead(client, leads_to.load(Relaxed), state.clone())); }
                     Err(_) = ended.wait_for(|_| false) => return,
                 }
             }
         });
-        Self { port, way }
+        Self { port, target, way }
     }
 
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// New connections lead to `target`.
+    pub(crate) fn lead_to(&self, target: u16) {
+        self.target.store(target, Relaxed);
     }
 
     pub(crate) fn be(&self, way: Way) {

@@ -157,11 +157,18 @@ impl World {
         self.launch("herald", args, &format!("{}-{number}", args[0]), &[])
     }
 
-    /// Starts a program under a name, with further settings, and waits for nothing.
+    /// Starts a program under a name, with further settings, and waits for nothing. One that sends calls the provider by a
+    /// port of its own, unless `env` says where the provider is.
     pub fn launch(&self, binary: &str, args: &[&str], name: &str, env: &[(&str, String)]) -> Program {
+        const PROVIDER: &str = "HERALD_PROVIDER_URL";
         let mut all = self.env.clone();
         all.extend(env.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
-        Program::start(binary, args, &all, self.folder.path(), name)
+        let sends = binary == "herald" && matches!(args[0], "sender" | "all");
+        let sender = (sends && env.iter().all(|(name, _)| *name != PROVIDER)).then(|| self.provider.add_sender());
+        all.extend(sender.map(|port| (PROVIDER.to_owned(), format!("http://127.0.0.1:{port}"))));
+        let mut program = Program::start(binary, args, &all, self.folder.path(), name);
+        program.sender = sender;
+        program
     }
 
     /// Loads an audience, all of it.

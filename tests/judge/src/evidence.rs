@@ -179,7 +179,7 @@ pub struct Call {
     pub decided_at: i64,
     /// The message id of its path; 0 if that held none.
     pub id: i64,
-    /// The port that it was made to, by its `Host`.
+    /// The provider's port that it came to: its sender's own.
     pub port: Option<u16>,
     /// The recipient; 0 if the body was not read.
     pub phone: i64,

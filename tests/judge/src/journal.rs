@@ -13,7 +13,7 @@ use uuid::Uuid;
 /// | `kill` | SIGKILL, also by the process's own hand at a failpoint |
 /// | `term` | an orderly end was asked for |
 /// | `stop`, `cont` | SIGSTOP and SIGCONT |
-/// | `start` | it was started (again); `ops` is where, and `port` its own way to the provider, if it has one |
+/// | `start` | it was started (again); `ops` is where, and `port` the provider's that only it calls, if it calls |
 /// | `cut`, `heal` | connections to it (its `role`) were cut, and let through again; with the `name` of the one cut off, if not all are |
 /// | `slow` | likewise, but something comes through |
 /// | `fault` | anything else. Of the role `kafka`: committed offsets were deleted or moved by hand. Of the role `provider`: other fault rules |

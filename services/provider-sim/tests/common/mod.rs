@@ -1,6 +1,7 @@
 //! A client of the simulator, as a sender would be, and a reader of its log.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -25,8 +26,12 @@ pub(crate) fn client() -> reqwest::Client {
 }
 
 pub(crate) fn call(client: &reqwest::Client, sim: &Running, id: i64) -> reqwest::RequestBuilder {
+    call_at(client, sim.addr, id)
+}
+
+pub(crate) fn call_at(client: &reqwest::Client, addr: SocketAddr, id: i64) -> reqwest::RequestBuilder {
     client
-        .post(format!("http://{}/v1/send/{id}", sim.addr))
+        .post(format!("http://{addr}/v1/send/{id}"))
         .bearer_auth(TOKEN)
         .json(&json!({"id": id, "phone": PHONE, "text": "Sale: «все» по 5"}))
 }

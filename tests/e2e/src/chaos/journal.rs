@@ -19,7 +19,7 @@ impl Journal {
         self.line(&json!({"at": now_us(), "event": event, "role": role, "name": name, "note": note}));
     }
 
-    /// A process is about to start. `port` is its own way to the provider, if it has one.
+    /// A process is about to start. `port` is the provider's that only it calls, if it calls.
     pub(crate) fn start(&self, role: &str, name: &str, ops: Option<&str>, port: Option<u16>) {
         self.line(&json!({"at": now_us(), "event": "start", "role": role, "name": name, "ops": ops, "port": port}));
     }

@@ -17,6 +17,7 @@ enum ProviderLine {
         begun_at: i64,
         decided_at: i64,
         id: i64,
+        #[serde(rename = "sender")]
         port: Option<u16>,
         phone: i64,
         text_no: Option<u32>,
