@@ -74,7 +74,7 @@ impl Api {
 pub async fn start(
     settings: Settings,
     database_url: &Secret,
-    kafka: &kafka::Client,
+    kafka: &kafka::Cluster,
     pool: PgPool,
     service: &Service,
 ) -> anyhow::Result<()> {
@@ -120,7 +120,7 @@ pub async fn start(
 
 /// Ready once Kafka has told which Postgres is the right one: until then nothing can be written. It stays so when that is
 /// another one, for reads go on.
-fn follow_marks(kafka: &kafka::Client, service: &Service) -> watch::Receiver<Option<DatabaseMark>> {
+fn follow_marks(kafka: &kafka::Cluster, service: &Service) -> watch::Receiver<Option<DatabaseMark>> {
     let (known, follower) = watch::channel(None);
     let (kafka, stop) = (kafka.clone(), service.stop.clone());
     let beat = service.health.heartbeat("database-marks", MARKS_BEAT_LIMIT);

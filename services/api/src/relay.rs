@@ -37,7 +37,7 @@ const WRITER: &str = "relay";
 
 /// Publishes the outbox. Of several only the one that holds the advisory lock does.
 pub(crate) struct Relay {
-    kafka: kafka::Client,
+    kafka: kafka::Cluster,
     database_url: Secret,
     topic: String,
     known: watch::Receiver<Option<DatabaseMark>>,
@@ -47,7 +47,7 @@ pub(crate) struct Relay {
 
 impl Relay {
     pub(crate) fn new(
-        kafka: kafka::Client,
+        kafka: kafka::Cluster,
         database_url: Secret,
         known: watch::Receiver<Option<DatabaseMark>>,
         health: &Health,
@@ -214,7 +214,7 @@ impl Relay {
 }
 
 /// The highest mailing number in mailing-events. Blocks.
-fn highest_published(kafka: &kafka::Client) -> kafka::Result<i64> {
+fn highest_published(kafka: &kafka::Cluster) -> kafka::Result<i64> {
     let partitions: Vec<i32> = (0..kafka.topics.shards().cast_signed()).collect();
     let topic = kafka.topics.name(Topic::MailingEvents);
     let mut highest = 0;

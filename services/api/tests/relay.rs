@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use common::App;
 use events::topics::{Topic, Topics};
 use events::{MailingEvent, decode};
-use kafka::{Admin, Client, Isolation, Outgoing, TableReader, TransactionalProducer};
+use kafka::{Admin, Cluster, Isolation, Outgoing, TableReader, TransactionalProducer};
 use runtime::Service;
 use runtime::config::Secret;
 use serde_json::json;
@@ -18,7 +18,7 @@ use uuid::Uuid;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 struct World {
-    kafka: Client,
+    kafka: Cluster,
     pool: PgPool,
     app: App,
     database_url: Secret,
@@ -32,9 +32,9 @@ fn metrics(service: &Service) -> String {
     prometheus::TextEncoder::new().encode_to_string(&service.registry.gather()).unwrap()
 }
 
-fn client(brokers: &str) -> Client {
+fn client(brokers: &str) -> Cluster {
     let prefix = format!("api_{}", Uuid::now_v7().simple());
-    Client::new(Topics::new(prefix, Some(6)), brokers, vec![], "test")
+    Cluster::new(Topics::new(prefix, Some(6)), brokers, vec![], "test")
 }
 
 impl World {
@@ -49,7 +49,7 @@ impl World {
         until("the topics are there", async || admin.create_topics(1).await.is_ok()).await;
     }
 
-    async fn with(pool: PgPool, kafka: Client) -> Self {
+    async fn with(pool: PgPool, kafka: Cluster) -> Self {
         let options = pool.connect_options();
         let (user, host, port) = (options.get_username(), options.get_host(), options.get_port());
         let url = format!("postgres://{user}@{host}:{port}/{}", options.get_database().unwrap());

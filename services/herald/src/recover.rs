@@ -10,7 +10,7 @@ use domain::ids::partition;
 use domain::mailing::State;
 use events::topics::Topic;
 use events::{DatabaseRecord, Event, MailingEvent, MailingFilter, ProgressRecord, decode, encode};
-use kafka::{Client, Isolation, TableReader, TransactionalProducer, high_watermarks};
+use kafka::{Cluster, Isolation, TableReader, TransactionalProducer, high_watermarks};
 use sqlx::{Connection, PgConnection};
 use store::mailings::{self, Identity, MailingValues};
 use store::{database, outbox, recovery};
@@ -83,7 +83,7 @@ async fn lead(db: &mut PgConnection) -> anyhow::Result<()> {
 }
 
 /// Fences all relays and planners, and returns the relay's producer.
-fn fence(kafka: &Client) -> anyhow::Result<TransactionalProducer> {
+fn fence(kafka: &Cluster) -> anyhow::Result<TransactionalProducer> {
     let producer = |id: &str| {
         let producer = TransactionalProducer::new(kafka, id)?;
         producer.init(INIT)?;
@@ -107,7 +107,7 @@ struct Log {
 }
 
 impl Log {
-    fn read(kafka: &Client) -> anyhow::Result<Self> {
+    fn read(kafka: &Cluster) -> anyhow::Result<Self> {
         let mut log = Self { mailings: HashMap::new(), progress: HashMap::new(), mailing_no: 0, client_no: 0 };
         each(kafka, Topic::MailingEvents, |event| log.take(event))?;
         each(kafka, Topic::PlanningProgress, |progress: ProgressRecord| {
@@ -127,7 +127,7 @@ impl Log {
 }
 
 /// Reads a topic whole, also what a transaction has only just committed. What can't be decoded its readers dead-letter.
-fn each<E: Event>(kafka: &Client, topic: Topic, mut take: impl FnMut(E)) -> anyhow::Result<()> {
+fn each<E: Event>(kafka: &Cluster, topic: Topic, mut take: impl FnMut(E)) -> anyhow::Result<()> {
     let partitions: Vec<i32> = (0..kafka.topics.partitions(topic).cast_signed()).collect();
     let name = kafka.topics.name(topic);
     let ends = high_watermarks(kafka, &name, &partitions, ENDS)?;

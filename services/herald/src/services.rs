@@ -43,7 +43,7 @@ pub(crate) async fn all(settings: cli::All) -> anyhow::Result<()> {
 /// with the process.
 async fn start_with_kafka(
     settings: cli::All,
-    kafka: kafka::Client,
+    kafka: kafka::Cluster,
     pool: PgPool,
     service: Service,
 ) -> anyhow::Result<()> {
@@ -65,7 +65,7 @@ async fn start_with_kafka(
 }
 
 /// Tells by `/readyz` whether Kafka answers and the topics are there, until told to stop.
-async fn watch_topics(kafka: kafka::Client, topics: Readiness, stop: CancellationToken) -> anyhow::Result<()> {
+async fn watch_topics(kafka: kafka::Cluster, topics: Readiness, stop: CancellationToken) -> anyhow::Result<()> {
     let admin = Arc::new(kafka::Admin::new(&kafka)?);
     loop {
         let admin = Arc::clone(&admin);
@@ -137,7 +137,7 @@ impl Started {
         Self { service: Service::new() }
     }
 
-    fn watch_topics(&self, kafka: kafka::Client) {
+    fn watch_topics(&self, kafka: kafka::Cluster) {
         let topics = self.service.health.readiness("topics");
         self.service.tasks.spawn("topics", watch_topics(kafka, topics, self.service.stop.clone()));
     }
@@ -148,7 +148,7 @@ impl Started {
 }
 
 /// Joins groups as the instance that the process is, if it has been told to be one.
-fn member(kafka: kafka::Client, settings: &InstanceSettings) -> anyhow::Result<kafka::Client> {
+fn member(kafka: kafka::Cluster, settings: &InstanceSettings) -> anyhow::Result<kafka::Cluster> {
     Ok(match &settings.state_dir {
         Some(dir) => kafka.instance(runtime::instance::hold(dir).context("HERALD_STATE_DIR")?),
         None => kafka,
@@ -166,7 +166,7 @@ pub(crate) async fn postgres(settings: &runtime::config::PostgresSettings, conne
 
 /// Checks the topics for the api, which works without Kafka: a definite answer that they are wrong ends the process, no
 /// answer doesn't. The relay looks again before it publishes.
-async fn check_topics_if_reachable(kafka: &kafka::Client) -> anyhow::Result<()> {
+async fn check_topics_if_reachable(kafka: &kafka::Cluster) -> anyhow::Result<()> {
     match tokio::time::timeout(KAFKA_PATIENCE, check_topics(kafka)).await {
         Ok(Err(error)) if !matches!(error.downcast_ref(), Some(kafka::Error::Topic(_))) => {
             tracing::warn!(error = format!("{error:#}"), "the api starts without Kafka");
@@ -182,7 +182,7 @@ async fn check_topics_if_reachable(kafka: &kafka::Client) -> anyhow::Result<()> 
 
 /// Waits a moment for the topics: one that was just made isn't known to every broker of a cluster yet, and a partition whose
 /// broker has died has no leader until another is chosen.
-async fn await_topics(kafka: &kafka::Client) -> anyhow::Result<()> {
+async fn await_topics(kafka: &kafka::Cluster) -> anyhow::Result<()> {
     let deadline = Instant::now() + TOPICS_PATIENCE;
     loop {
         match check_topics(kafka).await {
@@ -193,6 +193,6 @@ async fn await_topics(kafka: &kafka::Client) -> anyhow::Result<()> {
 }
 
 /// Checks that the topics are there.
-pub(crate) async fn check_topics(kafka: &kafka::Client) -> anyhow::Result<()> {
+pub(crate) async fn check_topics(kafka: &kafka::Cluster) -> anyhow::Result<()> {
     kafka::check_topics(kafka).await.context("check the topics (HERALD_KAFKA_BROKERS)")
 }

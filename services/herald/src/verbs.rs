@@ -10,12 +10,12 @@ pub(crate) fn kafka_client(
     kafka: &KafkaSettings,
     topics: &TopicSettings,
     client_id: &str,
-) -> anyhow::Result<kafka::Client> {
+) -> anyhow::Result<kafka::Cluster> {
     let properties: Vec<_> =
         kafka.kafka_properties.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     kafka::check_properties(&properties).context("HERALD_KAFKA_PROPERTIES")?;
     let topics = Topics::new(&kafka.topic_prefix, topics.partitions.map(u32::from));
-    Ok(kafka::Client::new(topics, &kafka.brokers, properties, client_id))
+    Ok(kafka::Cluster::new(topics, &kafka.brokers, properties, client_id))
 }
 
 pub(crate) async fn migrate(settings: cli::Migrate) -> anyhow::Result<()> {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use devstack::{Kafka, KafkaConfig, free_ports};
 use events::topics::Topics;
-use kafka::{Admin, Client};
+use kafka::{Admin, Cluster};
 use sqlx::PgPool;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -68,7 +68,7 @@ async fn topics_that_are_missing_or_differ_end_the_process_in_one_sentence(pool:
         assert!(sentence.ends_with("is missing: run `herald topics`"), "{program}: {sentence}");
     }
 
-    let admin = Admin::new(&Client::new(Topics::new(&prefix, Some(2)), &brokers, vec![], "test")).unwrap();
+    let admin = Admin::new(&Cluster::new(Topics::new(&prefix, Some(2)), &brokers, vec![], "test")).unwrap();
     admin.create_topics(1).await.unwrap();
     for program in ["api", "all"] {
         let output = herald(&[program], &variables, dir.path()).output().unwrap();
@@ -124,7 +124,7 @@ async fn all_services_begin_when_kafka_comes(pool: PgPool) {
 
     let config = KafkaConfig::alone(dir.path().join("kafka"), port, controller_port);
     let kafka = tokio::task::spawn_blocking(move || Kafka::start(&config)).await.unwrap().unwrap();
-    let admin = Admin::new(&Client::new(Topics::new("herald", None), &brokers, vec![], "test")).unwrap();
+    let admin = Admin::new(&Cluster::new(Topics::new("herald", None), &brokers, vec![], "test")).unwrap();
     admin.create_topics(1).await.unwrap();
     let report = eventually(&readyz, |code, _| code == 200).await;
     for part in ["relay", "topics", "planning", "board"] {

@@ -38,7 +38,7 @@ const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 /// Several projectors share the partitions. The pool needs two connections for each.
 pub async fn start(
     settings: Settings,
-    kafka: &kafka::Client,
+    kafka: &kafka::Cluster,
     pool: PgPool,
     kafka_metrics: &kafka::Metrics,
     service: &Service,
@@ -91,7 +91,7 @@ pub async fn start(
 
 /// Takes part in the group, again each time that what Postgres holds must be looked at anew.
 fn consume(
-    kafka: &kafka::Client,
+    kafka: &kafka::Cluster,
     group: &GroupSettings,
     metrics: &kafka::Metrics,
     member: &Arc<ProjectorMember>,

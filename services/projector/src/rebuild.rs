@@ -19,7 +19,7 @@ const KAFKA_TIMEOUT: Duration = Duration::from_secs(10);
 /// The log no longer holds all that the rows were made of; nothing is changed then.
 pub async fn rebuild(
     settings: Settings,
-    kafka: &kafka::Client,
+    kafka: &kafka::Cluster,
     pool: PgPool,
     kafka_metrics: &kafka::Metrics,
     service: &Service,
@@ -57,7 +57,7 @@ struct Log {
 }
 
 impl Log {
-    fn look_at(client: &kafka::Client) -> anyhow::Result<Self> {
+    fn look_at(client: &kafka::Cluster) -> anyhow::Result<Self> {
         let view = GroupView::new(client, &client.topics.group("projector"), Topic::StatusEvents)?;
         let topic = client.topics.name(Topic::StatusEvents);
         let mut log = Self { ends: vec![], complete_from: None };

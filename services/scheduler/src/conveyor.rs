@@ -52,7 +52,7 @@ pub(crate) struct Room<'a> {
 }
 
 impl Sampler {
-    pub(crate) fn new(kafka: &kafka::Client, metrics: Metrics, ready: Readiness) -> kafka::Result<Self> {
+    pub(crate) fn new(kafka: &kafka::Cluster, metrics: Metrics, ready: Readiness) -> kafka::Result<Self> {
         ready.ready();
         Ok(Self {
             view: GroupView::new(kafka, &kafka.topics.group("sender"), Topic::MessageEvents)?,

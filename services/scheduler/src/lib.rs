@@ -37,7 +37,7 @@ const MARKS_BEAT_LIMIT: Duration = Duration::from_secs(60);
 
 /// Starts the scheduler's tasks. Returns once they are spawned; readiness says when it takes part.
 pub async fn start(
-    kafka: &kafka::Client,
+    kafka: &kafka::Cluster,
     pool: PgPool,
     kafka_metrics: &kafka::Metrics,
     service: &Service,

@@ -13,7 +13,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// Reads the shard's progress to its end. Must come after `init_transactions`: then nobody else can append any more, and
 /// what an older owner left open is aborted. Blocks.
 pub(crate) fn read(
-    kafka: &kafka::Client,
+    kafka: &kafka::Cluster,
     shard: i32,
     mut refuse: impl FnMut(&Record, String),
 ) -> kafka::Result<HashMap<Uuid, ProgressRecord>> {

@@ -18,7 +18,7 @@ use domain::status::{Reason, Status};
 use events::topics::Topic;
 use events::{Kind, MailingEvent, MailingFilter, ProgressRecord, Source, StatusEvent, encode};
 use futures::future::try_join_all;
-use kafka::{Client, GroupView, Outgoing, Producer, TransactionalProducer};
+use kafka::{Cluster, GroupView, Outgoing, Producer, TransactionalProducer};
 use sqlx::PgPool;
 use store::mailings::{self, MailingRow};
 use store::planning::{self, LiveMailing, Mirror, PageClient};
@@ -62,7 +62,7 @@ pub struct Replanned {
 /// # Errors
 /// Schedulers or senders run; the projector doesn't write; the mailing isn't running or paused; status-events was made anew, and
 /// what was sent can't be known. Nothing is sent in any of these cases.
-pub async fn replan(kafka: &Client, pool: &PgPool, id: Uuid) -> anyhow::Result<Replanned> {
+pub async fn replan(kafka: &Cluster, pool: &PgPool, id: Uuid) -> anyhow::Result<Replanned> {
     let row = mailings::get(&mut *pool.acquire().await?, id).await?.context("there is no mailing with this id")?;
     let live = [State::Running, State::Paused].contains(&State::from(row.state.clone()));
     ensure!(live, "the mailing is {}: there is nothing to plan again", row.state);
@@ -104,7 +104,7 @@ pub async fn replan(kafka: &Client, pool: &PgPool, id: Uuid) -> anyhow::Result<R
 }
 
 /// Waits until a service's group has no members: then none of them will call, plan or commit by what it knew before.
-async fn quiet(kafka: &Client, service: &str, topic: Topic) -> anyhow::Result<()> {
+async fn quiet(kafka: &Cluster, service: &str, topic: Topic) -> anyhow::Result<()> {
     let group = GroupView::new(kafka, &kafka.topics.group(service), topic)?;
     let begun = Instant::now();
     loop {
@@ -122,7 +122,7 @@ async fn quiet(kafka: &Client, service: &str, topic: Topic) -> anyhow::Result<()
 }
 
 /// Waits until Postgres holds every status there is, so that whatever was sent has a row.
-async fn written_up(kafka: &Client, pool: &PgPool) -> anyhow::Result<()> {
+async fn written_up(kafka: &Cluster, pool: &PgPool) -> anyhow::Result<()> {
     let senders = GroupView::new(kafka, &kafka.topics.group("sender"), Topic::MessageEvents)?;
     let (ends, commits) = tokio::task::block_in_place(|| {
         anyhow::Ok((senders.ends_of(Topic::StatusEvents, TIMEOUT)?, senders.partitions(TIMEOUT)?))
@@ -205,7 +205,7 @@ async fn resume(pool: &PgPool, row: &MailingRow, progress: &ProgressRecord) -> a
 
 /// One run, once all is read.
 struct Work<'a> {
-    kafka: &'a Client,
+    kafka: &'a Cluster,
     producer: TransactionalProducer,
     statuses: Producer,
     mailing: LiveMailing,

@@ -9,7 +9,7 @@ use anyhow::Context;
 use domain::database::{DatabaseMark, check};
 use events::MailingEvent;
 use events::topics::Topic;
-use kafka::{Client, DeadLetters, Moment, TransactionalProducer};
+use kafka::{Cluster, DeadLetters, Moment, TransactionalProducer};
 use runtime::health::{Health, Heartbeat, Readiness};
 use sqlx::pool::PoolConnection;
 use sqlx::{PgPool, Postgres};
@@ -29,7 +29,7 @@ const STOP_CHECK: Duration = Duration::from_millis(50);
 
 /// What every shard of a scheduler shares.
 pub(crate) struct Desk {
-    pub(crate) kafka: Client,
+    pub(crate) kafka: Cluster,
     pub(crate) pool: PgPool,
     pub(crate) conveyor: Sampler,
     pub(crate) dead_letters: Arc<DeadLetters>,
@@ -58,28 +58,28 @@ pub(crate) struct Planner {
 }
 
 impl Planner {
-    pub(crate) fn new(kafka: &Client, shard: i32) -> kafka::Result<Self> {
+    pub(crate) fn new(kafka: &Cluster, shard: i32) -> kafka::Result<Self> {
         let transactional_id = kafka.topics.planner_id(shard);
         let producer = TransactionalProducer::new(kafka, &transactional_id)?;
         Ok(Self { transactional_id, producer: Mutex::new(Some(producer)) })
     }
 
     /// Takes it for an ownership; what is left behind is a new one for the next.
-    fn take(&self, kafka: &Client) -> kafka::Result<TransactionalProducer> {
+    fn take(&self, kafka: &Cluster) -> kafka::Result<TransactionalProducer> {
         match self.producer.lock().expect("not poisoned").take() {
             Some(producer) => Ok(producer),
             None => TransactionalProducer::new(kafka, &self.transactional_id),
         }
     }
 
-    fn renew(&self, kafka: &Client) {
+    fn renew(&self, kafka: &Cluster) {
         let producer = TransactionalProducer::new(kafka, &self.transactional_id);
         *self.producer.lock().expect("not poisoned") = producer.ok();
     }
 }
 
 /// Fences older owners of the shard and aborts what they left open; then its logs can be read. Blocks.
-pub(crate) fn fence(producer: &TransactionalProducer, kafka: &Client, shard: i32) -> anyhow::Result<()> {
+pub(crate) fn fence(producer: &TransactionalProducer, kafka: &Cluster, shard: i32) -> anyhow::Result<()> {
     producer.init(INIT_TIMEOUT).context("init_transactions")?;
     let progress = kafka.topics.name(Topic::PlanningProgress);
     let messages = kafka.topics.name(Topic::MessageEvents);

@@ -63,13 +63,13 @@ impl Board {
 
 /// Reads mailing-events into the board.
 pub(crate) struct Reader {
-    kafka: kafka::Client,
+    kafka: kafka::Cluster,
     board: Arc<Board>,
     fence: Arc<Fence>,
 }
 
 impl Reader {
-    pub(crate) fn new(kafka: kafka::Client, board: Arc<Board>, fence: Arc<Fence>) -> Self {
+    pub(crate) fn new(kafka: kafka::Cluster, board: Arc<Board>, fence: Arc<Fence>) -> Self {
         Self { kafka, board, fence }
     }
 

@@ -19,7 +19,7 @@ const TURN: Duration = Duration::from_millis(200);
 ///
 /// # Errors
 /// The log went back. What is committed on the way out makes the next start replay it whole.
-pub(crate) fn run(kafka: &kafka::Client, member: &Arc<SenderMember>, stop: &CancellationToken) -> anyhow::Result<()> {
+pub(crate) fn run(kafka: &kafka::Cluster, member: &Arc<SenderMember>, stop: &CancellationToken) -> anyhow::Result<()> {
     let topic = kafka.topics.name(Topic::MessageEvents);
     let view = GroupView::new(kafka, &kafka.topics.group("sender"), Topic::MessageEvents)?;
     let mut looked_at = Instant::now();

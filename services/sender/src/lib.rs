@@ -36,7 +36,7 @@ const SESSION_TIMEOUT: Duration = Duration::from_secs(12);
 /// Starts the sender's tasks. Returns once they are spawned; readiness says when it takes part.
 pub async fn start(
     settings: Settings,
-    kafka: &kafka::Client,
+    kafka: &kafka::Cluster,
     kafka_metrics: &kafka::Metrics,
     service: &Service,
 ) -> anyhow::Result<()> {

@@ -16,7 +16,7 @@ use crate::replay::Begin;
 
 /// The sender as a member of its group.
 pub(crate) struct SenderMember {
-    kafka: kafka::Client,
+    kafka: kafka::Cluster,
     desk: Arc<Desk>,
     revoke_deadline: Duration,
     ready: Readiness,
@@ -36,7 +36,7 @@ const REPLAY_PAUSE: Duration = Duration::from_millis(500);
 impl SenderMember {
     /// Must be called within the runtime that the messages' tasks are to run on.
     pub(crate) fn new(
-        kafka: kafka::Client,
+        kafka: kafka::Cluster,
         desk: Arc<Desk>,
         revoke_deadline: Duration,
         ready: Readiness,
@@ -117,7 +117,7 @@ fn tell_of_skipped(assigned: &Assigned, metrics: &Metrics) {
 }
 
 /// Replays until it succeeds or the partition is taken away.
-fn take_over(kafka: &kafka::Client, partition: &Arc<Partition>, begin: Begin, ready: &Readiness) {
+fn take_over(kafka: &kafka::Cluster, partition: &Arc<Partition>, begin: Begin, ready: &Readiness) {
     while !partition.stop.is_cancelled() {
         match begin.replay(kafka, partition.number, &partition.stop) {
             Ok(replayed) => {

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use domain::ids::MessageId;
 use events::topics::Topic;
 use events::{Kind, MessageEvent, StatusEvent, decode};
-use kafka::{Assigned, Client, Isolation, Record, TableReader};
+use kafka::{Assigned, Cluster, Isolation, Record, TableReader};
 use tokio_util::sync::CancellationToken;
 
 /// A replay reads 2 million records a second; a day's log fits many times.
@@ -73,7 +73,7 @@ impl Begin {
     }
 
     /// Reads the statuses of the partition, until `stop` says that it isn't ours any more.
-    pub(crate) fn replay(self, client: &Client, partition: i32, stop: &CancellationToken) -> kafka::Result<Replayed> {
+    pub(crate) fn replay(self, client: &Cluster, partition: i32, stop: &CancellationToken) -> kafka::Result<Replayed> {
         let topic = client.topics.name(Topic::StatusEvents);
         match self {
             Self::Bookmark { frontier, bookmark } => {

@@ -13,7 +13,7 @@ pub(crate) struct Statuses {
 }
 
 impl Statuses {
-    pub(crate) fn new(kafka: &kafka::Client, unacknowledged: IntGauge) -> kafka::Result<Self> {
+    pub(crate) fn new(kafka: &kafka::Cluster, unacknowledged: IntGauge) -> kafka::Result<Self> {
         Ok(Self { producer: Producer::new(kafka)?, topic: kafka.topics.name(Topic::StatusEvents), unacknowledged })
     }
 

@@ -8,16 +8,16 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::client::Reading;
+use crate::cluster::Reading;
 use crate::ledger::Metadata;
 use crate::watermarks::{End, watermarks};
-use crate::{Client, Error, Result};
+use crate::{Cluster, Error, Result};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Creates and checks topics, and reads a group's committed offsets without being in it.
 pub struct Admin {
-    client: Client,
+    cluster: Cluster,
     admin: AdminClient<DefaultClientContext>,
 }
 
@@ -41,23 +41,23 @@ fn topic_config(topic: Topic) -> Vec<(&'static str, String)> {
 
 /// Checks that each topic is there with its partition count and a leader for each; a service's first step. Asks by a client of
 /// its own, which knows nothing yet.
-pub async fn check_topics(client: &Client) -> Result<()> {
-    let admin = Admin::new(client)?;
+pub async fn check_topics(cluster: &Cluster) -> Result<()> {
+    let admin = Admin::new(cluster)?;
     tokio::task::spawn_blocking(move || admin.check_partitions()).await.unwrap_or(Err(Error::Stopped))
 }
 
 impl Admin {
     /// Creates the client.
-    pub fn new(client: &Client) -> Result<Self> {
-        Ok(Self { client: client.clone(), admin: client.finish(client.config()).create()? })
+    pub fn new(cluster: &Cluster) -> Result<Self> {
+        Ok(Self { cluster: cluster.clone(), admin: cluster.finish(cluster.config()).create()? })
     }
 
     /// Creates the topics that are missing and returns their names. Changes nothing that exists: a difference is an error.
     pub async fn create_topics(&self, replication: i32) -> Result<Vec<String>> {
         let mut created = Vec::new();
         for topic in Topic::ALL {
-            let name = self.client.topics.name(topic);
-            let partitions = self.client.topics.partitions(topic).cast_signed();
+            let name = self.cluster.topics.name(topic);
+            let partitions = self.cluster.topics.partitions(topic).cast_signed();
             let config = topic_config(topic);
             let mut new = NewTopic::new(&name, partitions, TopicReplication::Fixed(replication));
             for (key, value) in &config {
@@ -95,8 +95,8 @@ impl Admin {
     pub fn check_partitions(&self) -> Result<()> {
         let metadata = self.admin.inner().fetch_metadata(None, TIMEOUT)?;
         for topic in Topic::ALL {
-            let name = self.client.topics.name(topic);
-            let expected = self.client.topics.partitions(topic) as usize;
+            let name = self.cluster.topics.name(topic);
+            let expected = self.cluster.topics.partitions(topic) as usize;
             let found = metadata.topics().iter().find(|found| found.name() == name);
             let partitions = found.map_or(&[][..], |found| found.partitions());
             if partitions.is_empty() {
@@ -117,7 +117,7 @@ impl Admin {
 
     async fn check_configs(&self) -> Result<()> {
         for topic in Topic::ALL {
-            let name = self.client.topics.name(topic);
+            let name = self.cluster.topics.name(topic);
             let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
             let mut described = self.admin.describe_configs([&ResourceSpecifier::Topic(&name)], &options).await?;
             let Some(Ok(found)) = described.pop() else {
@@ -135,7 +135,7 @@ impl Admin {
 
     /// Deletes this installation's topics and what its groups have committed.
     pub async fn delete_topics(&self) -> Result<()> {
-        let names: Vec<String> = Topic::ALL.iter().map(|topic| self.client.topics.name(*topic)).collect();
+        let names: Vec<String> = Topic::ALL.iter().map(|topic| self.cluster.topics.name(*topic)).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         self.admin.delete_topics(&names, &AdminOptions::new().operation_timeout(Some(TIMEOUT))).await?;
         Ok(())
@@ -153,7 +153,7 @@ impl Admin {
 /// Looks at a group from outside: what it has committed, and where its topic ends. Every call blocks.
 pub struct GroupView {
     consumer: BaseConsumer<Reading>,
-    client: Client,
+    cluster: Cluster,
     group: String,
     topic: String,
     partitions: Vec<i32>,
@@ -186,15 +186,15 @@ impl CommittedPartition {
 
 impl GroupView {
     /// Creates the client; it never joins the group.
-    pub fn new(client: &Client, group: &str, topic: Topic) -> Result<Self> {
-        let mut config = client.config();
+    pub fn new(cluster: &Cluster, group: &str, topic: Topic) -> Result<Self> {
+        let mut config = cluster.config();
         config.set("group.id", group).set("enable.auto.commit", "false").set("isolation.level", "read_uncommitted");
         Ok(Self {
-            consumer: client.finish(config).create_with_context(Reading)?,
-            client: client.clone(),
+            consumer: cluster.finish(config).create_with_context(Reading)?,
+            cluster: cluster.clone(),
             group: group.to_owned(),
-            topic: client.topics.name(topic),
-            partitions: (0..client.topics.partitions(topic).cast_signed()).collect(),
+            topic: cluster.topics.name(topic),
+            partitions: (0..cluster.topics.partitions(topic).cast_signed()).collect(),
         })
     }
 
@@ -205,8 +205,8 @@ impl GroupView {
 
     /// The high watermarks of another topic, in the order of its partitions.
     pub fn ends_of(&self, topic: Topic, timeout: Duration) -> Result<Vec<i64>> {
-        let partitions: Vec<i32> = (0..self.client.topics.partitions(topic).cast_signed()).collect();
-        watermarks(&self.consumer, &self.client.topics.name(topic), &partitions, End::High, timeout)
+        let partitions: Vec<i32> = (0..self.cluster.topics.partitions(topic).cast_signed()).collect();
+        watermarks(&self.consumer, &self.cluster.topics.name(topic), &partitions, End::High, timeout)
     }
 
     /// How many members the group has: also one that died, until its session is over.

@@ -8,7 +8,7 @@ use events::{DatabaseRecord, EncodeError, decode, encode};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Client, Isolation, Outgoing, Record, Result, TableReader, high_watermarks};
+use crate::{Cluster, Isolation, Outgoing, Record, Result, TableReader, high_watermarks};
 
 /// Also where a configuration gives the topic more than one.
 const PARTITION: i32 = 0;
@@ -33,20 +33,20 @@ pub fn database_record<'a>(
 }
 
 /// What is recorded by now; none: nothing. Waits for transactions that are open. Blocks.
-pub fn recorded_mark(client: &Client) -> Result<Option<DatabaseMark>> {
-    Ok(read(client, &CancellationToken::new())?.1)
+pub fn recorded_mark(cluster: &Cluster) -> Result<Option<DatabaseMark>> {
+    Ok(read(cluster, &CancellationToken::new())?.1)
 }
 
 /// Keeps `known` as the topic says until told to stop. What is known stays so while Kafka is away. Blocks.
 pub fn follow_marks(
-    client: &Client,
+    cluster: &Cluster,
     known: &watch::Sender<Option<DatabaseMark>>,
     stop: &CancellationToken,
     mut turned: impl FnMut(),
 ) -> Result<()> {
     let (table, mut newest) = loop {
         turned();
-        match read(client, stop) {
+        match read(cluster, stop) {
             Ok(read) => break read,
             Err(_) if stop.is_cancelled() => return Ok(()),
             Err(error) => {
@@ -70,10 +70,10 @@ pub fn follow_marks(
     Ok(())
 }
 
-fn read(client: &Client, stop: &CancellationToken) -> Result<(TableReader, Option<DatabaseMark>)> {
-    let topic = client.topics.name(Topic::Database);
-    let ends = high_watermarks(client, &topic, &[PARTITION], DEADLINE)?;
-    let table = TableReader::from_start(client, &topic, &[PARTITION], Isolation::Committed)?.stopped_by(stop);
+fn read(cluster: &Cluster, stop: &CancellationToken) -> Result<(TableReader, Option<DatabaseMark>)> {
+    let topic = cluster.topics.name(Topic::Database);
+    let ends = high_watermarks(cluster, &topic, &[PARTITION], DEADLINE)?;
+    let table = TableReader::from_start(cluster, &topic, &[PARTITION], Isolation::Committed)?.stopped_by(stop);
     let mut newest = None;
     table.read_to(&ends, DEADLINE, |record| take(&mut newest, &record))?;
     Ok((table, newest))

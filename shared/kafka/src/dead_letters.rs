@@ -3,7 +3,7 @@ use std::time::Duration;
 use events::topics::Topic;
 use events::{DeadLetter, encode};
 
-use crate::{Client, Metrics, Outgoing, Producer, Result};
+use crate::{Cluster, Metrics, Outgoing, Producer, Result};
 
 /// Tells people of records that a reader could not take.
 pub struct DeadLetters {
@@ -15,11 +15,11 @@ pub struct DeadLetters {
 
 impl DeadLetters {
     /// Creates its producer.
-    pub fn new(client: &Client, metrics: &Metrics) -> Result<Self> {
+    pub fn new(cluster: &Cluster, metrics: &Metrics) -> Result<Self> {
         Ok(Self {
-            producer: Producer::new(client)?,
-            topic: client.topics.name(Topic::DeadLetters),
-            partitions: client.topics.partitions(Topic::DeadLetters),
+            producer: Producer::new(cluster)?,
+            topic: cluster.topics.name(Topic::DeadLetters),
+            partitions: cluster.topics.partitions(Topic::DeadLetters),
             metrics: metrics.clone(),
         })
     }

@@ -19,11 +19,11 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use crate::client;
+use crate::cluster;
 use crate::judge::Judge;
 use crate::member::{Commit, Flow, Member};
 use crate::quarantine::Quarantine;
-use crate::{Client, DeadLetters, Error, Metrics, Moment, Record, Result};
+use crate::{Cluster, DeadLetters, Error, Metrics, Moment, Record, Result};
 use events::topics::Topic;
 
 /// How often changed checkpoints are committed; an unchanged one is once a second, to prove membership.
@@ -51,7 +51,7 @@ pub struct GroupSettings {
 
 /// A consumer in a group.
 pub struct GroupConsumer {
-    client: Client,
+    cluster: Cluster,
     membership: Membership,
     judge: Judge,
 }
@@ -94,7 +94,7 @@ struct Committed {
 impl GroupConsumer {
     /// Creates the consumer; [`run`](Self::run) joins the group. `runtime` writes the letters.
     pub fn new(
-        client: &Client,
+        cluster: &Cluster,
         settings: GroupSettings,
         metrics: &Metrics,
         stop: CancellationToken,
@@ -103,9 +103,9 @@ impl GroupConsumer {
         runtime: Handle,
     ) -> Result<Self> {
         let judge =
-            Judge { client: client.clone(), reader: settings.reader, topic: settings.topic, dead_letters, runtime };
-        let membership = Membership::new(client, settings, metrics, stop, member)?;
-        Ok(Self { client: client.clone(), membership, judge })
+            Judge { cluster: cluster.clone(), reader: settings.reader, topic: settings.topic, dead_letters, runtime };
+        let membership = Membership::new(cluster, settings, metrics, stop, member)?;
+        Ok(Self { cluster: cluster.clone(), membership, judge })
     }
 
     /// Polls until told to stop, then gives its partitions up in good order. `beat` is called at each turn.
@@ -128,21 +128,21 @@ impl GroupConsumer {
             );
             let (settings, stop, member) =
                 (context.settings.clone(), context.stop.clone(), Arc::clone(&context.member));
-            membership = Membership::new(&self.client.clone().no_instance(), settings, &context.metrics, stop, member)?;
+            membership = Membership::new(&self.cluster.clone().no_instance(), settings, &context.metrics, stop, member)?;
         }
     }
 }
 
 impl Membership {
     fn new(
-        client: &Client,
+        cluster: &Cluster,
         settings: GroupSettings,
         metrics: &Metrics,
         stop: CancellationToken,
         member: Arc<dyn Member>,
     ) -> Result<Self> {
-        let group = client.topics.group(settings.reader);
-        let mut config = client.group_config(&group);
+        let group = cluster.topics.group(settings.reader);
+        let mut config = cluster.group_config(&group);
         config
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("enable.auto.commit", "false")
@@ -162,9 +162,9 @@ impl Membership {
             .set("queued.max.messages.kbytes", "8192")
             .set("fetch.message.max.bytes", "1048576")
             .set("statistics.interval.ms", "5000");
-        let topic = client.topics.name(settings.topic);
+        let topic = cluster.topics.name(settings.topic);
         let quarantine = Quarantine::new(settings.topic, topic.clone(), Arc::clone(&member), metrics.stopped.clone());
-        let to_cover = client.is_instance().then(|| client.topics.partitions(settings.topic));
+        let to_cover = cluster.is_instance().then(|| cluster.topics.partitions(settings.topic));
         let context = Context {
             member,
             settings,
@@ -178,7 +178,7 @@ impl Membership {
             state: Mutex::default(),
             committed: Mutex::default(),
         };
-        Ok(Self { consumer: client.finish(config).create_with_context(context)?, topic })
+        Ok(Self { consumer: cluster.finish(config).create_with_context(context)?, topic })
     }
 
     fn run(&self, judge: &Judge, beat: &impl Fn()) -> Result<()> {
@@ -286,7 +286,7 @@ impl Membership {
             }
             Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(error.into()),
             // librdkafka mends these by itself: a broker that is away, a poll that came late.
-            Some(Err(error)) => client::log_error(&error, "reading"),
+            Some(Err(error)) => cluster::log_error(&error, "reading"),
             None => {}
         }
         Ok(())

@@ -13,14 +13,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::quarantine::{Case, Known, Quarantine};
 use crate::skips::Skips;
-use crate::{Client, DeadLetters, Isolation, Result, TableReader};
+use crate::{Cluster, DeadLetters, Isolation, Result, TableReader};
 
 /// Ten thousand records at the most.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// What the judge of a reader works with.
 pub(crate) struct Judge {
-    pub(crate) client: Client,
+    pub(crate) cluster: Cluster,
     pub(crate) reader: &'static str,
     pub(crate) topic: Topic,
     pub(crate) dead_letters: Arc<DeadLetters>,
@@ -64,7 +64,7 @@ impl Judge {
         }
         let skips = match skips {
             Some(skips) => skips,
-            none => none.insert(Skips::new(&self.client, self.reader, self.topic)?),
+            none => none.insert(Skips::new(&self.cluster, self.reader, self.topic)?),
         };
         known.permitted = skips.permitted(case.partition)?;
         Ok(judge(earlier, &case.offsets, known.permitted))
@@ -73,8 +73,8 @@ impl Judge {
     /// The garbage before the run that counts, from the log: so an owner that begins anew knows what its predecessors passed.
     fn look_back(&self, case: &Case, stop: &CancellationToken) -> Result<Vec<i64>> {
         let first = case.offsets[0];
-        let (topic, from) = (self.client.topics.name(self.topic), (first - SPAN + 1).max(0));
-        let log = TableReader::from_offset(&self.client, &topic, case.partition, from, Isolation::Committed)?;
+        let (topic, from) = (self.cluster.topics.name(self.topic), (first - SPAN + 1).max(0));
+        let log = TableReader::from_offset(&self.cluster, &topic, case.partition, from, Isolation::Committed)?;
         let mut earlier = Vec::new();
         log.stopped_by(stop).read_to(&[first], DEADLINE, |record| {
             if record.offset < first && garbage(self.topic, record.payload.as_deref()).is_some() {
@@ -88,7 +88,7 @@ impl Judge {
     /// Returns once the letters are acknowledged.
     async fn dead_letter(&self, case: &Case) {
         let letter = |(offset, reason): (&i64, &String)| DeadLetter {
-            topic: self.client.topics.name(self.topic),
+            topic: self.cluster.topics.name(self.topic),
             partition: case.partition,
             offset: *offset,
             reader: self.reader.to_owned(),
@@ -100,7 +100,7 @@ impl Judge {
     }
 
     fn why(&self, case: &Case, garbage: usize) -> String {
-        let (base, name) = (self.topic.base(), self.client.topics.name(self.topic));
+        let (base, name) = (self.topic.base(), self.cluster.topics.name(self.topic));
         let (partition, offset, reason) = (case.partition, case.offsets[0], &case.reasons[0]);
         format!(
             "{name} partition {partition} is read no further than offset {offset}, for {garbage} of its last {SPAN} records \

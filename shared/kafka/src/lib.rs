@@ -5,7 +5,7 @@
 //! [`Admin`] knows topics and offsets. Nothing of rdkafka's types passes this crate's border.
 
 mod admin;
-mod client;
+mod cluster;
 mod database;
 mod dead_letters;
 mod error;
@@ -24,7 +24,7 @@ mod transaction;
 mod watermarks;
 
 pub use admin::{Admin, CommittedPartition, GroupView, check_topics};
-pub use client::{Client, check_properties};
+pub use cluster::{Cluster, check_properties};
 pub use database::{database_partition, database_record, follow_marks, recorded_mark};
 pub use dead_letters::DeadLetters;
 pub use error::{Error, Result};

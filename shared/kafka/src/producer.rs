@@ -3,11 +3,11 @@ use std::time::Duration;
 
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 
-use crate::{Client, Error, Outgoing, Result};
+use crate::{Cluster, Error, Outgoing, Result};
 
 /// Writes one record at a time, idempotently, acknowledged by all replicas.
 pub struct Producer {
-    client: Client,
+    cluster: Cluster,
     current: Mutex<FutureProducer>,
 }
 
@@ -17,8 +17,8 @@ impl Producer {
     pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
     /// Creates the client.
-    pub fn new(client: &Client) -> Result<Self> {
-        Ok(Self { client: client.clone(), current: Mutex::new(create(client)?) })
+    pub fn new(cluster: &Cluster) -> Result<Self> {
+        Ok(Self { cluster: cluster.clone(), current: Mutex::new(create(cluster)?) })
     }
 
     /// Writes the record and returns its offset once it is acknowledged. After an error it may have been written all the
@@ -59,19 +59,19 @@ impl Producer {
         let mut current = self.current.lock().expect("not poisoned");
         if current.client().fatal_error().is_some() {
             tracing::warn!("the producer died; it is replaced");
-            *current = create(&self.client)?;
+            *current = create(&self.cluster)?;
         }
         Ok(())
     }
 }
 
-fn create(client: &Client) -> Result<FutureProducer> {
-    let mut config = client.config();
+fn create(cluster: &Cluster) -> Result<FutureProducer> {
+    let mut config = cluster.config();
     config
         .set("enable.idempotence", "true")
         .set("message.timeout.ms", Producer::MESSAGE_TIMEOUT.as_millis().to_string())
         // Delays the row, not the call; the broker's cost is per batch.
         .set("linger.ms", "20")
         .set("compression.type", "lz4");
-    Ok(client.finish(config).create()?)
+    Ok(cluster.finish(config).create()?)
 }

@@ -5,8 +5,8 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::admin::committed;
-use crate::client::Reading;
-use crate::{Client, Result};
+use crate::cluster::Reading;
+use crate::{Cluster, Result};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -20,10 +20,10 @@ pub struct Skips {
 
 impl Skips {
     /// Creates the client.
-    pub fn new(client: &Client, reader: &str, topic: Topic) -> Result<Self> {
-        let mut config = client.config();
-        config.set("group.id", client.topics.group(&format!("{reader}-skip"))).set("enable.auto.commit", "false");
-        Ok(Self { consumer: client.finish(config).create_with_context(Reading)?, topic: client.topics.name(topic) })
+    pub fn new(cluster: &Cluster, reader: &str, topic: Topic) -> Result<Self> {
+        let mut config = cluster.config();
+        config.set("group.id", cluster.topics.group(&format!("{reader}-skip"))).set("enable.auto.commit", "false");
+        Ok(Self { consumer: cluster.finish(config).create_with_context(Reading)?, topic: cluster.topics.name(topic) })
     }
 
     /// Garbage below this offset may be passed; 0 if nothing was said.

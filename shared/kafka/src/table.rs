@@ -5,9 +5,9 @@ use rdkafka::error::KafkaError;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
-use crate::client::Reading;
+use crate::cluster::Reading;
 use crate::watermarks::{End, watermarks};
-use crate::{Client, Error, Record, Result};
+use crate::{Cluster, Error, Record, Result};
 
 /// What a reader sees of transactions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,24 +36,24 @@ const STRIDE: usize = 256;
 
 impl TableReader {
     /// Reads the partitions from their first records on.
-    pub fn from_start(client: &Client, topic: &str, partitions: &[i32], isolation: Isolation) -> Result<Self> {
+    pub fn from_start(cluster: &Cluster, topic: &str, partitions: &[i32], isolation: Isolation) -> Result<Self> {
         // Reading from the low watermark takes 14 ms, from `Beginning` 512.
-        Self::create(client, topic, partitions, i64::MIN, isolation)
+        Self::create(cluster, topic, partitions, i64::MIN, isolation)
     }
 
     /// Reads one partition from `offset` on, or from its first record if that is later.
     pub fn from_offset(
-        client: &Client,
+        cluster: &Cluster,
         topic: &str,
         partition: i32,
         offset: i64,
         isolation: Isolation,
     ) -> Result<Self> {
-        Self::create(client, topic, &[partition], offset, isolation)
+        Self::create(cluster, topic, &[partition], offset, isolation)
     }
 
-    fn create(client: &Client, topic: &str, partitions: &[i32], from: i64, isolation: Isolation) -> Result<Self> {
-        let config = config(client, isolation);
+    fn create(cluster: &Cluster, topic: &str, partitions: &[i32], from: i64, isolation: Isolation) -> Result<Self> {
+        let config = config(cluster, isolation);
         let asking: BaseConsumer<Reading> = config.create_with_context(Reading)?;
         let lows = watermarks(&asking, topic, partitions, End::Low, CALL_TIMEOUT)?;
         let from: Vec<i64> = lows.into_iter().map(|low| low.max(from)).collect();
@@ -159,13 +159,13 @@ impl TableReader {
 
 /// Where partitions end now for a reader that sees all. Who is to miss nothing that was committed reads to there: the last
 /// stable offset trails a commit by up to 29 ms. Blocks.
-pub fn high_watermarks(client: &Client, topic: &str, partitions: &[i32], timeout: Duration) -> Result<Vec<i64>> {
-    let asking: BaseConsumer<Reading> = config(client, Isolation::Uncommitted).create_with_context(Reading)?;
+pub fn high_watermarks(cluster: &Cluster, topic: &str, partitions: &[i32], timeout: Duration) -> Result<Vec<i64>> {
+    let asking: BaseConsumer<Reading> = config(cluster, Isolation::Uncommitted).create_with_context(Reading)?;
     watermarks(&asking, topic, partitions, End::High, timeout)
 }
 
-fn config(client: &Client, isolation: Isolation) -> ClientConfig {
-    let mut config = client.config();
+fn config(cluster: &Cluster, isolation: Isolation) -> ClientConfig {
+    let mut config = cluster.config();
     config
         // A consumer without a group can't assign.
         .set("group.id", "unused")
@@ -175,5 +175,5 @@ fn config(client: &Client, isolation: Isolation) -> ClientConfig {
         .set("fetch.wait.max.ms", "100")
         .set("queued.max.messages.kbytes", "8192")
         .set("isolation.level", if isolation == Isolation::Committed { "read_committed" } else { "read_uncommitted" });
-    client.finish(config)
+    cluster.finish(config)
 }

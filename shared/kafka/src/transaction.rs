@@ -8,7 +8,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{Client, Error, Outgoing, Result};
+use crate::{Cluster, Error, Outgoing, Result};
 
 /// How long the broker keeps a transaction of ours open: an abandoned one holds up every read-committed reader this long.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,8 +40,8 @@ impl ProducerContext for DeliveryErrors {
 
 impl TransactionalProducer {
     /// Creates the client; it connects in the background, so `init` is quick when it comes half a second later.
-    pub fn new(client: &Client, transactional_id: &str) -> Result<Self> {
-        let mut config = client.config();
+    pub fn new(cluster: &Cluster, transactional_id: &str) -> Result<Self> {
+        let mut config = cluster.config();
         config
             .set("transactional.id", transactional_id)
             .set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string())
@@ -51,7 +51,7 @@ impl TransactionalProducer {
             .set("batch.size", "262144")
             .set("compression.type", "lz4")
             .set("queue.buffering.max.messages", "20000");
-        let producer = client.finish(config).create_with_context(DeliveryErrors::default())?;
+        let producer = cluster.finish(config).create_with_context(DeliveryErrors::default())?;
         Ok(Self { producer, stop: CancellationToken::new() })
     }
 

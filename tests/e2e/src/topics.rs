@@ -32,7 +32,7 @@ impl World {
         for broker in self.brokers.split(',') {
             eventually("a broker to know the topics", async || {
                 // Made anew each time: it asks the broker that it is told of first.
-                let client = kafka::Client::new(self.kafka.topics.clone(), broker, vec![], "e2e");
+                let client = kafka::Cluster::new(self.kafka.topics.clone(), broker, vec![], "e2e");
                 kafka::check_topics(&client).await.ok()
             })
             .await;

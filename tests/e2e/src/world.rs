@@ -59,7 +59,7 @@ pub struct World {
     /// Its database.
     pub db: PgPool,
     /// Its topics.
-    pub kafka: kafka::Client,
+    pub kafka: kafka::Cluster,
     pub(crate) provider: Provider,
     pub(crate) brokers: String,
     random: Mutex<StdRng>,
@@ -111,7 +111,7 @@ impl World {
             provider,
             random: Mutex::new(StdRng::seed_from_u64(seed)),
             db,
-            kafka: kafka::Client::new(topics, &brokers, vec![], "e2e"),
+            kafka: kafka::Cluster::new(topics, &brokers, vec![], "e2e"),
             brokers,
             folder,
             env,

@@ -11,7 +11,7 @@ use domain::status::{Reason, Status};
 use events::topics::{Topic, Topics};
 use events::{DeadLetter, Kind, Source, StatusEvent, decode, encode};
 use futures::future::join_all;
-use kafka::{Admin, Client, Isolation, Outgoing, Producer, TableReader};
+use kafka::{Admin, Cluster, Isolation, Outgoing, Producer, TableReader};
 use projector::Settings;
 use runtime::Service;
 use sqlx::{AssertSqlSafe, PgPool};
@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct World {
     pub prefix: String,
     pub database: String,
-    pub client: Client,
+    pub client: Cluster,
     pub pool: PgPool,
     producer: Producer,
 }
@@ -54,9 +54,9 @@ fn database_url(name: &str) -> String {
     format!("{}/{name}", server.rsplit_once('/').unwrap().0)
 }
 
-pub fn client(prefix: &str, properties: &[(&str, &str)]) -> Client {
+pub fn client(prefix: &str, properties: &[(&str, &str)]) -> Cluster {
     let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    Client::new(Topics::new(prefix, Some(PARTITIONS)), &brokers(), properties, "test")
+    Cluster::new(Topics::new(prefix, Some(PARTITIONS)), &brokers(), properties, "test")
 }
 
 /// A lazy pool to a test's database, as the services have it.
@@ -101,12 +101,12 @@ impl World {
         self.start_with(&self.client, batch, false).await
     }
 
-    pub async fn start_with(&self, client: &Client, batch: u32, rebuild: bool) -> Running {
+    pub async fn start_with(&self, client: &Cluster, batch: u32, rebuild: bool) -> Running {
         let running = self.try_start(client, batch, rebuild).await;
         running.unwrap()
     }
 
-    pub async fn try_start(&self, client: &Client, batch: u32, rebuild: bool) -> anyhow::Result<Running> {
+    pub async fn try_start(&self, client: &Cluster, batch: u32, rebuild: bool) -> anyhow::Result<Running> {
         let service = Service::new();
         let metrics = kafka::Metrics::register(&service.registry).unwrap();
         let pool = pool(&self.database);

@@ -8,7 +8,7 @@ use domain::replan::{Evidence, Recorded};
 use domain::status::{Reason, Status};
 use events::topics::Topic;
 use events::{Kind, MessageEvent, Source, StatusEvent, decode};
-use kafka::{Client, GroupView, Isolation, Record, TableReader, high_watermarks};
+use kafka::{Cluster, GroupView, Isolation, Record, TableReader, high_watermarks};
 use store::mailings::MailingRow;
 use store::planning::LiveMailing;
 use uuid::Uuid;
@@ -45,7 +45,7 @@ fn record_of(packed: u64) -> Recorded {
 
 impl Remains {
     /// Reads them. The senders are stopped, so their frontiers stand still. Blocks.
-    pub(super) fn read(kafka: &Client, mailing: &MailingRow) -> anyhow::Result<Self> {
+    pub(super) fn read(kafka: &Cluster, mailing: &MailingRow) -> anyhow::Result<Self> {
         let senders = GroupView::new(kafka, &kafka.topics.group("sender"), Topic::MessageEvents)?;
         // Without a commit that holds, a sender reads all there is.
         let frontiers: Vec<i64> = senders
@@ -65,7 +65,7 @@ impl Remains {
         Ok(remains)
     }
 
-    fn read_started(&mut self, kafka: &Client, mailing: &MailingRow) -> anyhow::Result<()> {
+    fn read_started(&mut self, kafka: &Cluster, mailing: &MailingRow) -> anyhow::Result<()> {
         read_all(kafka, Topic::StatusEvents, Isolation::Uncommitted, |record| {
             let Ok(event) = decode::<StatusEvent>(record.payload.as_deref()) else { return };
             if event.mailing_id != mailing.id {
@@ -102,7 +102,7 @@ impl Remains {
     /// The status that settles a message in doubt. Blocks at the first.
     pub(super) fn unknown(
         &mut self,
-        kafka: &Client,
+        kafka: &Cluster,
         mailing: &LiveMailing,
         (client_no, round): (i64, i32),
     ) -> anyhow::Result<StatusEvent> {
@@ -124,7 +124,7 @@ impl Remains {
     }
 
     /// A settling status of each record that no sender will read.
-    fn read_details(&self, kafka: &Client, mailing: &LiveMailing) -> anyhow::Result<HashMap<i64, StatusEvent>> {
+    fn read_details(&self, kafka: &Cluster, mailing: &LiveMailing) -> anyhow::Result<HashMap<i64, StatusEvent>> {
         let mut details = HashMap::new();
         read_messages(kafka, (mailing.mailing_no, mailing.id), |record, event| {
             let client_no = event.message_id.client_no();
@@ -172,7 +172,7 @@ fn settling(event: &MessageEvent, record: &Record) -> StatusEvent {
 
 /// The mailing's records, also those of another mailing under its number left out.
 fn read_messages(
-    kafka: &Client,
+    kafka: &Cluster,
     (mailing_no, id): (i64, Uuid),
     mut take: impl FnMut(&Record, MessageEvent),
 ) -> anyhow::Result<()> {
@@ -187,7 +187,7 @@ fn read_messages(
     })
 }
 
-fn read_all(kafka: &Client, topic: Topic, isolation: Isolation, take: impl FnMut(Record)) -> anyhow::Result<()> {
+fn read_all(kafka: &Cluster, topic: Topic, isolation: Isolation, take: impl FnMut(Record)) -> anyhow::Result<()> {
     let partitions: Vec<i32> = (0..kafka.topics.partitions(topic).cast_signed()).collect();
     let name = kafka.topics.name(topic);
     let ends = high_watermarks(kafka, &name, &partitions, TIMEOUT)?;

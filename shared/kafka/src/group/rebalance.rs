@@ -10,11 +10,11 @@ use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
 use super::{Context, commit_list, list};
 use crate::admin::committed_partitions;
 use crate::member::{Assigned, Start};
-use crate::{Result, client};
+use crate::{Result, cluster};
 
 impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
-        client::log_error(&error, reason);
+        cluster::log_error(&error, reason);
     }
 
     fn stats(&self, statistics: Statistics) {

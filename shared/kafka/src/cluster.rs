@@ -8,7 +8,7 @@ use crate::{Error, Result};
 
 /// How to reach the brokers, and the names of this installation's topics.
 #[derive(Clone)]
-pub struct Client {
+pub struct Cluster {
     /// The topics' names and partition counts.
     pub topics: Topics,
     brokers: String,
@@ -45,7 +45,7 @@ pub fn check_properties(properties: &[(String, String)]) -> Result<()> {
     }
 }
 
-impl Client {
+impl Cluster {
     /// `properties` are librdkafka's own and beat ours; `client_id` is what the broker's logs show.
     pub fn new(topics: Topics, brokers: &str, properties: Vec<(String, String)>, client_id: &str) -> Self {
         Self { topics, brokers: brokers.to_owned(), properties, client_id: client_id.to_owned(), instance: None }
