@@ -8,7 +8,7 @@ pub const SPAN: i64 = 10_000;
 
 /// What is done with a run of garbage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Ruling {
     /// It is dead-lettered, and the reader goes on.
     Pass,
     /// The reader stops before it.
@@ -18,19 +18,19 @@ pub enum Verdict {
     },
 }
 
-/// Judges a run of garbage. `earlier` is the garbage among the [`SPAN`] offsets before it, or the last `LIMIT - 1` of that;
+/// Reviews a run of garbage. `earlier` is the garbage among the [`SPAN`] offsets before it, or the last `LIMIT - 1` of that;
 /// both are in order. Garbage at offsets below `permitted` counts for nothing: somebody has looked at it.
 ///
-/// This depends on the log and the permission only. So whoever reads the partition next comes to the same verdict, and
+/// This depends on the log and the permission only. So whoever reads the partition next comes to the same ruling, and
 /// where a run is cut makes no difference to how much is passed.
-pub fn judge(earlier: &[i64], run: &[i64], permitted: i64) -> Verdict {
+pub fn review(earlier: &[i64], run: &[i64], permitted: i64) -> Ruling {
     let counted: Vec<i64> = earlier.iter().chain(run).copied().filter(|&offset| offset >= permitted).collect();
     let within = |from: i64, to: i64| to - from < SPAN;
     if !counted.windows(LIMIT).any(|window| within(window[0], window[LIMIT - 1])) {
-        return Verdict::Pass;
+        return Ruling::Pass;
     }
     let last = counted[counted.len() - 1];
-    Verdict::Stop { garbage: counted.iter().filter(|&&offset| within(offset, last)).count() }
+    Ruling::Stop { garbage: counted.iter().filter(|&&offset| within(offset, last)).count() }
 }
 
 #[cfg(test)]
@@ -43,20 +43,20 @@ mod tests {
     fn a_hundred_among_ten_thousand_stop_the_reader() {
         let every = |step: i64, n: i64| (0..n).map(|i| i * step).collect::<Vec<i64>>();
         let cases = [
-            ("one", vec![], vec![7], 0, Verdict::Pass),
-            ("99 in a row", vec![], every(1, 99), 0, Verdict::Pass),
-            ("100 in a row", vec![], every(1, 100), 0, Verdict::Stop { garbage: 100 }),
-            ("100 in a row, read in two runs", every(1, 60), (60..100).collect(), 0, Verdict::Stop { garbage: 100 }),
-            ("1 %", every(100, 99), vec![9_900], 0, Verdict::Stop { garbage: 100 }),
-            ("2 %", every(50, 99), vec![4_950], 0, Verdict::Stop { garbage: 100 }),
-            ("less than 1 %", every(102, 99), vec![10_098], 0, Verdict::Pass),
-            ("99 long ago", every(1, 99), vec![50_000], 0, Verdict::Pass),
-            ("what somebody has looked at", every(1, 99), vec![99], 100, Verdict::Pass),
-            ("the first of it", every(1, 99), vec![99], 1, Verdict::Pass),
-            ("a hundred behind that", every(1, 99), (99..110).collect(), 10, Verdict::Stop { garbage: 100 }),
+            ("one", vec![], vec![7], 0, Ruling::Pass),
+            ("99 in a row", vec![], every(1, 99), 0, Ruling::Pass),
+            ("100 in a row", vec![], every(1, 100), 0, Ruling::Stop { garbage: 100 }),
+            ("100 in a row, read in two runs", every(1, 60), (60..100).collect(), 0, Ruling::Stop { garbage: 100 }),
+            ("1 %", every(100, 99), vec![9_900], 0, Ruling::Stop { garbage: 100 }),
+            ("2 %", every(50, 99), vec![4_950], 0, Ruling::Stop { garbage: 100 }),
+            ("less than 1 %", every(102, 99), vec![10_098], 0, Ruling::Pass),
+            ("99 long ago", every(1, 99), vec![50_000], 0, Ruling::Pass),
+            ("what somebody has looked at", every(1, 99), vec![99], 100, Ruling::Pass),
+            ("the first of it", every(1, 99), vec![99], 1, Ruling::Pass),
+            ("a hundred behind that", every(1, 99), (99..110).collect(), 10, Ruling::Stop { garbage: 100 }),
         ];
         for (name, earlier, run, permitted, expected) in cases {
-            assert_eq!(judge(&earlier, &run, permitted), expected, "{name}");
+            assert_eq!(review(&earlier, &run, permitted), expected, "{name}");
         }
     }
 
@@ -68,7 +68,7 @@ mod tests {
             let run = &garbage[passed..end];
             let looked_back = &garbage[passed.saturating_sub(LIMIT - 1)..passed];
             let earlier: Vec<i64> = looked_back.iter().copied().filter(|offset| run[0] - offset < SPAN).collect();
-            if judge(&earlier, run, permitted) != Verdict::Pass {
+            if review(&earlier, run, permitted) != Ruling::Pass {
                 break;
             }
             passed = end;

@@ -20,9 +20,8 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster;
-use crate::judge::Judge;
+use crate::garbage::{Quarantine, Reviewer};
 use crate::member::{Commit, Flow, Member};
-use crate::quarantine::Quarantine;
 use crate::{Cluster, DeadLetters, Error, Metrics, Moment, Record, Result};
 use events::topics::Topic;
 
@@ -53,7 +52,7 @@ pub struct GroupSettings {
 pub struct GroupConsumer {
     cluster: Cluster,
     membership: Membership,
-    judge: Judge,
+    reviewer: Reviewer,
 }
 
 /// From a first join to leaving, or to being fenced.
@@ -102,10 +101,10 @@ impl GroupConsumer {
         dead_letters: Arc<DeadLetters>,
         runtime: Handle,
     ) -> Result<Self> {
-        let judge =
-            Judge { cluster: cluster.clone(), reader: settings.reader, topic: settings.topic, dead_letters, runtime };
+        let reviewer =
+            Reviewer { cluster: cluster.clone(), reader: settings.reader, topic: settings.topic, dead_letters, runtime };
         let membership = Membership::new(cluster, settings, metrics, stop, member)?;
-        Ok(Self { cluster: cluster.clone(), membership, judge })
+        Ok(Self { cluster: cluster.clone(), membership, reviewer })
     }
 
     /// Polls until told to stop, then gives its partitions up in good order. `beat` is called at each turn.
@@ -114,7 +113,7 @@ impl GroupConsumer {
     pub fn run(self, beat: impl Fn()) -> Result<()> {
         let mut membership = self.membership;
         loop {
-            match membership.run(&self.judge, &beat) {
+            match membership.run(&self.reviewer, &beat) {
                 Err(Error::Fenced) => {}
                 ended => return ended,
             }
@@ -181,14 +180,14 @@ impl Membership {
         Ok(Self { consumer: cluster.finish(config).create_with_context(context)?, topic })
     }
 
-    fn run(&self, judge: &Judge, beat: &impl Fn()) -> Result<()> {
+    fn run(&self, reviewer: &Reviewer, beat: &impl Fn()) -> Result<()> {
         let context = Arc::clone(self.consumer.context());
         let left = CancellationToken::new();
         std::thread::scope(|scope| {
             let committer = std::thread::Builder::new().name("committer".to_owned());
             committer.spawn_scoped(scope, || self.commit_until(&left, &context)).expect("a thread can be made");
-            let judging = std::thread::Builder::new().name("judge".to_owned());
-            judging.spawn_scoped(scope, || judge.run(&context.quarantine, &left)).expect("a thread can be made");
+            let reviewing = std::thread::Builder::new().name("reviewer".to_owned());
+            reviewing.spawn_scoped(scope, || reviewer.run(&context.quarantine, &left)).expect("a thread can be made");
             if let Some(partitions) = context.to_cover {
                 let cover = std::thread::Builder::new().name("cover".to_owned());
                 let (left, context) = (&left, &context);

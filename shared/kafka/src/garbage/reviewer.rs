@@ -1,25 +1,25 @@
-//! Judges runs of garbage, and passes or holds them. A thread of its own: it asks the brokers.
+//! Reviews runs of garbage, and passes or holds them. A thread of its own: it asks the brokers.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
-use domain::garbage::{LIMIT, SPAN, Verdict, judge};
+use domain::garbage::{LIMIT, Ruling, SPAN, review};
 use events::topics::Topic;
 use events::{DeadLetter, garbage};
 use futures::future::join_all;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use crate::quarantine::{Case, Known, Quarantine};
-use crate::skips::Skips;
+use super::quarantine::{Case, Known, Quarantine};
+use super::skips::Skips;
 use crate::{Cluster, DeadLetters, Isolation, Result, TableReader};
 
 /// Ten thousand records at the most.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// What the judge of a reader works with.
-pub(crate) struct Judge {
+/// What reviews a reader's garbage.
+pub(crate) struct Reviewer {
     pub(crate) cluster: Cluster,
     pub(crate) reader: &'static str,
     pub(crate) topic: Topic,
@@ -27,47 +27,47 @@ pub(crate) struct Judge {
     pub(crate) runtime: Handle,
 }
 
-impl Judge {
+impl Reviewer {
     /// Until told to stop.
     pub(crate) fn run(&self, quarantine: &Quarantine, stop: &CancellationToken) {
         let mut skips = None;
         while let Some((number, case, mut known)) = quarantine.next(stop) {
-            match self.judge(&case, &mut known, &mut skips, stop) {
-                Ok(Verdict::Pass) => {
+            match self.review(&case, &mut known, &mut skips, stop) {
+                Ok(Ruling::Pass) => {
                     let letters = self.runtime.block_on(stop.run_until_cancelled(self.dead_letter(&case)));
                     if letters.is_some() {
                         quarantine.pass(number, &case, known);
                     }
                 }
-                Ok(Verdict::Stop { garbage }) => quarantine.stop(number, &case, known, self.why(&case, garbage)),
+                Ok(Ruling::Stop { garbage }) => quarantine.stop(number, &case, known, self.why(&case, garbage)),
                 Err(error) => {
-                    tracing::warn!(%error, kafka.partition = case.partition, "garbage can't be judged yet");
+                    tracing::warn!(%error, kafka.partition = case.partition, "garbage can't be reviewed yet");
                 }
             }
         }
     }
 
-    fn judge(
+    fn review(
         &self,
         case: &Case,
         known: &mut Known,
         skips: &mut Option<Skips>,
         stop: &CancellationToken,
-    ) -> Result<Verdict> {
+    ) -> Result<Ruling> {
         let earlier = match &mut known.earlier {
             Some(earlier) => earlier,
             none => none.insert(self.look_back(case, stop)?),
         };
-        let verdict = judge(earlier, &case.offsets, known.permitted);
-        if verdict == Verdict::Pass {
-            return Ok(verdict);
+        let ruling = review(earlier, &case.offsets, known.permitted);
+        if ruling == Ruling::Pass {
+            return Ok(ruling);
         }
         let skips = match skips {
             Some(skips) => skips,
             none => none.insert(Skips::new(&self.cluster, self.reader, self.topic)?),
         };
         known.permitted = skips.permitted(case.partition)?;
-        Ok(judge(earlier, &case.offsets, known.permitted))
+        Ok(review(earlier, &case.offsets, known.permitted))
     }
 
     /// The garbage before the run that counts, from the log: so an owner that begins anew knows what its predecessors passed.

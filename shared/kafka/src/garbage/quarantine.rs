@@ -1,7 +1,7 @@
-//! Garbage that was read and isn't passed yet: what the polling thread puts in, the judge takes out.
+//! Garbage that was read and isn't passed yet: what the polling thread puts in, the reviewer takes out.
 //!
 //! A run of garbage is kept by its offsets and reasons until it has ended: by a good record, by the partition's end, or by
-//! being as long as the limit. Then it is judged. Until it is passed, nothing behind its first record may be committed, and
+//! being as long as the limit. Then it is reviewed. Until it is passed, nothing behind its first record may be committed, and
 //! what is read behind it waits.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -19,7 +19,7 @@ use crate::record::Record;
 
 /// Records that wait behind a run before their partition is paused: a run is mostly one, and passed in some ms.
 const MAX_WAITING: usize = 100;
-/// How often a run that couldn't be passed is judged again.
+/// How often a run that couldn't be passed is reviewed again.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// The runs of the assigned partitions.
@@ -47,7 +47,7 @@ struct Held {
     waiting: VecDeque<Record>,
     /// What waits is the partition's end.
     at_end: bool,
-    /// What was found out by the last judgement.
+    /// What was found out by the last review.
     known: Known,
     why_stopped: Option<String>,
 }
@@ -56,12 +56,12 @@ struct Held {
 enum Stage {
     /// More garbage may follow.
     Open,
-    /// To be judged, not before this.
+    /// To be reviewed, not before this.
     Ended(Instant),
     Passed,
 }
 
-/// What a judgement stands on beside the run.
+/// What a review stands on beside the run.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Known {
     /// The garbage before the run; none until the log was looked at.
@@ -203,7 +203,7 @@ impl Quarantine {
         self.tell(&state);
     }
 
-    /// Waits for a run to judge; none when told to stop. It is answered again after a second unless it was passed.
+    /// Waits for a run to review; none when told to stop. It is answered again after a second unless it was passed.
     pub(crate) fn next(&self, stop: &CancellationToken) -> Option<(u64, Case, Known)> {
         let mut state = self.state();
         while !stop.is_cancelled() {
@@ -228,9 +228,9 @@ impl Quarantine {
         self.changed.notify_all();
     }
 
-    /// A run was judged and its letters are written.
+    /// A run was reviewed and its letters are written.
     pub(crate) fn pass(&self, number: u64, case: &Case, known: Known) {
-        self.judged(number, case, |held| {
+        self.reviewed(number, case, |held| {
             held.known = known;
             held.known.remember(&case.offsets);
             held.stage = Stage::Passed;
@@ -238,9 +238,9 @@ impl Quarantine {
         });
     }
 
-    /// A run was judged and must not be passed.
+    /// A run was reviewed and must not be passed.
     pub(crate) fn stop(&self, number: u64, case: &Case, known: Known, why: String) {
-        self.judged(number, case, |held| {
+        self.reviewed(number, case, |held| {
             held.known = known;
             if held.why_stopped.is_none() {
                 tracing::error!(kafka.partition = case.partition, why, "a reader stops");
@@ -249,7 +249,7 @@ impl Quarantine {
         });
     }
 
-    fn judged(&self, number: u64, case: &Case, change: impl FnOnce(&mut Held)) {
+    fn reviewed(&self, number: u64, case: &Case, change: impl FnOnce(&mut Held)) {
         let mut state = self.state();
         let held = state.partitions.get_mut(&case.partition).filter(|held| held.number == number);
         if let Some(held) = held {
@@ -274,7 +274,7 @@ impl Quarantine {
 }
 
 impl Known {
-    /// Of what was passed the last count: more can't be within a verdict's reach without having been one.
+    /// Of what was passed the last count: more can't be within a ruling's reach without having been one.
     fn remember(&mut self, offsets: &[i64]) {
         let earlier = self.earlier.get_or_insert_default();
         earlier.extend(offsets);
@@ -324,7 +324,7 @@ mod tests {
     }
 
     fn good(offset: i64) -> Record {
-        record(offset, include_bytes!("../../../kafka/examples/status-events.v1/succeeded.json"))
+        record(offset, include_bytes!("../../../../kafka/examples/status-events.v1/succeeded.json"))
     }
 
     fn next(quarantine: &Quarantine) -> (u64, Case, Known) {
@@ -340,7 +340,7 @@ mod tests {
         assert_eq!(quarantine.hold(good(7)).unwrap(), Flow::More);
         let (number, case, known) = next(&quarantine);
         assert_eq!((case.offsets.as_slice(), quarantine.first(0)), ([5, 6].as_slice(), Some(5)));
-        assert!(quarantine.passed().is_empty(), "it is only judged");
+        assert!(quarantine.passed().is_empty(), "it is only being reviewed");
         quarantine.pass(number, &case, known);
         let passed = quarantine.passed();
         assert_eq!((passed.len(), passed[0].offset, passed[0].waiting[0].offset), (1, 6, 7));
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_that_comes_at_the_end_while_a_run_is_judged_is_judged_next() {
+    fn garbage_that_comes_at_the_end_while_a_run_is_reviewed_is_reviewed_next() {
         let quarantine = quarantine();
         quarantine.begin(0, 5, &DecodeError::Empty);
         quarantine.end(0);
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_about_an_earlier_assignment_passes_nothing() {
+    fn a_ruling_about_an_earlier_assignment_passes_nothing() {
         let quarantine = quarantine();
         quarantine.begin(0, 5, &DecodeError::Empty);
         quarantine.end(0);
