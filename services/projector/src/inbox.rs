@@ -5,7 +5,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use events::StatusEvent;
-use kafka::{Commit, Flow};
+use kafka::{Commit, Intake};
 use store::projection::OffsetMove;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -159,16 +159,16 @@ impl Inbox {
     }
 
     /// Takes in a record.
-    pub(crate) fn push(&self, number: i32, read: Read) -> Flow {
+    pub(crate) fn push(&self, number: i32, read: Read) -> Intake {
         let mut state = self.state();
         let State { partitions, load, .. } = &mut *state;
         let Some(partition) = partitions.get_mut(&number).filter(|partition| !partition.closing) else {
-            return Flow::More;
+            return Intake::More;
         };
         if read.offset < partition.next {
             tracing::warn!(kafka.partition = number, "the log went back; it is looked at again");
             state.rejoin(number);
-            return Flow::More;
+            return Intake::More;
         }
         partition.next = read.offset + 1;
         load.change(&read, 1);
@@ -176,7 +176,7 @@ impl Inbox {
         if load.records == 1 || load.records == self.batch {
             self.grown.notify_one();
         }
-        if load.over(1) { Flow::Full } else { Flow::More }
+        if load.over(1) { Intake::Full } else { Intake::More }
     }
 
     /// Whether more than half of the room is free.

@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use events::{DecodeError, decode};
-use kafka::{Assigned, Commit, Flow, Member, Moment, Record, Start};
+use kafka::{Assigned, Commit, Intake, Member, Moment, Record, Start};
 use runtime::health::{Heartbeat, Readiness};
 use sqlx::PgPool;
 use store::projection;
@@ -104,32 +104,32 @@ impl Member for ProjectorMember {
         self.inbox.revoke(partitions, if lost { Duration::ZERO } else { Settings::REVOKE_DEADLINE })
     }
 
-    fn record(&self, record: Record) -> Result<Flow, DecodeError> {
+    fn take(&self, record: Record) -> Result<Intake, DecodeError> {
         let event = decode(record.payload.as_deref())?;
         let bytes = record.payload.map_or(0, |payload| payload.len());
         Ok(self.inbox.push(record.partition, Read { offset: record.offset, bytes, event: Some(event) }))
     }
 
     /// The room that one offset takes is no reason to pause.
-    fn passed(&self, partition: i32, offset: i64) {
+    fn garbage_skipped(&self, partition: i32, offset: i64) {
         self.inbox.push(partition, Read { offset, bytes: 0, event: None });
     }
 
-    fn stopped(&self, why: Option<String>) {
+    fn reading_stopped(&self, why: Option<String>) {
         self.reading.set(why);
     }
 
-    fn wants(&self, _: i32) -> bool {
+    fn has_room(&self, _: i32) -> bool {
         self.inbox.has_room()
     }
 
     /// Nothing but records moves an offset: the log has no transactions, and what is at its end is read again in no time.
-    fn position(&self, _: i32, _: i64) {}
+    fn read_to(&self, _: i32, _: i64) {}
 
     /// For lag tools: nobody reads them back.
-    fn commits(&self) -> Vec<Commit> {
+    fn checkpoints(&self) -> Vec<Commit> {
         self.inbox.commits()
     }
 
-    fn acknowledged(&self, _: Moment) {}
+    fn commit_acknowledged(&self, _: Moment) {}
 }

@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use events::{DecodeError, MailingEvent, decode};
-use kafka::{Assigned, Commit, Flow, Member, Moment, Record, Start};
+use kafka::{Assigned, Commit, Intake, Member, Moment, Record, Start};
 use runtime::health::Readiness;
 
 use crate::shard::{Desk, Planner, Shard};
@@ -64,7 +64,7 @@ impl Member for SchedulerMember {
         revoked.into_iter().map(|(number, shard)| commit(number, shard.give_up())).collect()
     }
 
-    fn record(&self, record: Record) -> Result<Flow, DecodeError> {
+    fn take(&self, record: Record) -> Result<Intake, DecodeError> {
         let shards = self.shards.lock().expect("not poisoned");
         let handle = shards.get(&record.partition).map(|shard| Arc::clone(&shard.handle));
         drop(shards);
@@ -73,26 +73,26 @@ impl Member for SchedulerMember {
         {
             handle.published(&decode::<MailingEvent>(record.payload.as_deref())?);
         }
-        Ok(Flow::More)
+        Ok(Intake::More)
     }
 
-    fn passed(&self, _: i32, _: i64) {}
+    fn garbage_skipped(&self, _: i32, _: i64) {}
 
-    fn stopped(&self, why: Option<String>) {
+    fn reading_stopped(&self, why: Option<String>) {
         self.reading.set(why);
     }
 
-    fn wants(&self, _partition: i32) -> bool {
+    fn has_room(&self, _partition: i32) -> bool {
         true
     }
 
-    fn position(&self, partition: i32, position: i64) {
+    fn read_to(&self, partition: i32, position: i64) {
         if let Some(shard) = self.shards.lock().expect("not poisoned").get(&partition) {
             shard.handle.read_to(position);
         }
     }
 
-    fn commits(&self) -> Vec<Commit> {
+    fn checkpoints(&self) -> Vec<Commit> {
         let shards = self.shards.lock().expect("not poisoned");
         let mut commits: Vec<Commit> =
             shards.iter().map(|(&number, shard)| commit(number, shard.handle.position())).collect();
@@ -100,7 +100,7 @@ impl Member for SchedulerMember {
         commits
     }
 
-    fn acknowledged(&self, sent: Moment) {
+    fn commit_acknowledged(&self, sent: Moment) {
         for shard in self.shards.lock().expect("not poisoned").values() {
             shard.handle.confirm(sent);
         }

@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use events::DecodeError;
-use kafka::{Assigned, Commit, Flow, Member, Moment, Record, Start};
+use kafka::{Assigned, Commit, Intake, Member, Moment, Record, Start};
 use runtime::health::Readiness;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -188,27 +188,27 @@ impl Member for SenderMember {
         revoked.iter().filter_map(|partition| partition.commit()).collect()
     }
 
-    fn record(&self, record: Record) -> Result<Flow, DecodeError> {
-        self.partition(record.partition).map_or(Ok(Flow::More), |partition| partition.record(&record))
+    fn take(&self, record: Record) -> Result<Intake, DecodeError> {
+        self.partition(record.partition).map_or(Ok(Intake::More), |partition| partition.record(&record))
     }
 
-    fn passed(&self, _: i32, _: i64) {}
+    fn garbage_skipped(&self, _: i32, _: i64) {}
 
-    fn stopped(&self, why: Option<String>) {
+    fn reading_stopped(&self, why: Option<String>) {
         self.reading.set(why);
     }
 
-    fn wants(&self, partition: i32) -> bool {
+    fn has_room(&self, partition: i32) -> bool {
         self.partition(partition).is_none_or(|partition| partition.wants())
     }
 
-    fn position(&self, partition: i32, position: i64) {
+    fn read_to(&self, partition: i32, position: i64) {
         if let Some(partition) = self.partition(partition) {
             partition.position(position);
         }
     }
 
-    fn commits(&self) -> Vec<Commit> {
+    fn checkpoints(&self) -> Vec<Commit> {
         let partitions = self.all();
         let open: usize = partitions.iter().map(|partition| partition.open_slots()).sum();
         self.desk.metrics.open_slots.set(i64::try_from(open).unwrap_or(i64::MAX));
@@ -217,7 +217,7 @@ impl Member for SenderMember {
         commits
     }
 
-    fn acknowledged(&self, sent: Moment) {
+    fn commit_acknowledged(&self, sent: Moment) {
         self.desk.fence.renew_lease(sent);
     }
 }

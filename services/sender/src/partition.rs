@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use events::{DecodeError, MessageEvent, decode};
 use kafka::ledger::PartitionLedger;
-use kafka::{Commit, Flow, Record};
+use kafka::{Commit, Intake, Record};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -75,7 +75,7 @@ impl Partition {
     }
 
     /// Takes a record from the consumer.
-    pub(crate) fn record(self: &Arc<Self>, record: &Record) -> Result<Flow, DecodeError> {
+    pub(crate) fn record(self: &Arc<Self>, record: &Record) -> Result<Intake, DecodeError> {
         let event = decode(record.payload.as_deref())?;
         let mut inner = self.inner.lock().expect("not poisoned");
         if record.offset < inner.next {
@@ -83,12 +83,12 @@ impl Partition {
             inner.given_back = true;
         }
         if inner.given_back {
-            return Ok(Flow::More);
+            return Ok(Intake::More);
         }
         inner.next = record.offset + 1;
         inner.stash.push_back((record.offset, event));
         self.fill(&mut inner);
-        Ok(if inner.stash.len() < MAX_STASH { Flow::More } else { Flow::Full })
+        Ok(if inner.stash.len() < MAX_STASH { Intake::More } else { Intake::Full })
     }
 
     /// Whether half the stash is free.

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster;
 use crate::garbage::{Quarantine, Reviewer};
-use crate::member::{Commit, Flow, Member};
+use crate::member::{Commit, Intake, Member};
 use crate::{Cluster, DeadLetters, Error, Metrics, Moment, Record, Result};
 use events::topics::Topic;
 
@@ -101,8 +101,13 @@ impl GroupConsumer {
         dead_letters: Arc<DeadLetters>,
         runtime: Handle,
     ) -> Result<Self> {
-        let reviewer =
-            Reviewer { cluster: cluster.clone(), reader: settings.reader, topic: settings.topic, dead_letters, runtime };
+        let reviewer = Reviewer {
+            cluster: cluster.clone(),
+            reader: settings.reader,
+            topic: settings.topic,
+            dead_letters,
+            runtime,
+        };
         let membership = Membership::new(cluster, settings, metrics, stop, member)?;
         Ok(Self { cluster: cluster.clone(), membership, reviewer })
     }
@@ -127,7 +132,8 @@ impl GroupConsumer {
             );
             let (settings, stop, member) =
                 (context.settings.clone(), context.stop.clone(), Arc::clone(&context.member));
-            membership = Membership::new(&self.cluster.clone().no_instance(), settings, &context.metrics, stop, member)?;
+            membership =
+                Membership::new(&self.cluster.clone().no_instance(), settings, &context.metrics, stop, member)?;
         }
     }
 }
@@ -210,7 +216,7 @@ impl Membership {
                 beat();
                 for (partition, position) in self.positions()? {
                     let held = context.quarantine.first(partition);
-                    context.member.position(partition, held.map_or(position, |held| held.min(position)));
+                    context.member.read_to(partition, held.map_or(position, |held| held.min(position)));
                 }
                 next_tick = Instant::now() + COMMIT_INTERVAL;
             }
@@ -251,7 +257,7 @@ impl Membership {
             std::thread::park_timeout(COMMIT_INTERVAL);
             let sent = Moment::now();
             match self.commit(context) {
-                Ok(true) => context.member.acknowledged(sent),
+                Ok(true) => context.member.commit_acknowledged(sent),
                 Ok(false) => {}
                 // During a rebalance, or with the coordinator away: the next one repairs it.
                 Err(error) => tracing::debug!(%error, group = context.group, "a commit was refused"),
@@ -262,7 +268,7 @@ impl Membership {
     /// Commits what may be committed, if it has changed or membership is to be proved. Answers whether it did.
     fn commit(&self, context: &Context) -> Result<bool> {
         let mut committed = context.committed.lock().expect("not poisoned");
-        let commits = context.member.commits();
+        let commits = context.member.checkpoints();
         let recent = committed.sent.is_some_and(|sent| sent.elapsed() < PROOF_INTERVAL);
         if commits.is_empty() || (commits == committed.acknowledged && recent) {
             return Ok(false);
@@ -293,20 +299,20 @@ impl Membership {
 
     fn take(&self, context: &Context, record: Record) -> Result<()> {
         let (partition, offset) = (record.partition, record.offset);
-        let flow = match context.quarantine.hold(record) {
-            Ok(flow) => flow,
-            Err(record) => context.member.record(record).unwrap_or_else(|error| {
+        let intake = match context.quarantine.hold(record) {
+            Ok(intake) => intake,
+            Err(record) => context.member.take(record).unwrap_or_else(|error| {
                 context.quarantine.begin(partition, offset, &error);
-                Flow::More
+                Intake::More
             }),
         };
-        if flow == Flow::Full { self.pause(context, partition) } else { Ok(()) }
+        if intake == Intake::Full { self.pause(context, partition) } else { Ok(()) }
     }
 
     /// Goes on behind runs of garbage that were passed.
     fn take_passed(&self, context: &Context) -> Result<()> {
         for passed in context.quarantine.passed() {
-            context.member.passed(passed.partition, passed.offset);
+            context.member.garbage_skipped(passed.partition, passed.offset);
             for record in passed.waiting {
                 self.take(context, record)?;
             }
@@ -328,8 +334,8 @@ impl Membership {
 
     fn resume(&self, context: &Context) -> Result<()> {
         let mut state = context.state.lock().expect("not poisoned");
-        let wants = |partition| context.quarantine.wants(partition) && context.member.wants(partition);
-        let ready: Vec<i32> = state.paused.iter().copied().filter(|&partition| wants(partition)).collect();
+        let has_room = |partition| context.quarantine.has_room(partition) && context.member.has_room(partition);
+        let ready: Vec<i32> = state.paused.iter().copied().filter(|&partition| has_room(partition)).collect();
         if !ready.is_empty() {
             state.paused.retain(|partition| !ready.contains(partition));
             self.consumer.resume(&list(&self.topic, ready))?;

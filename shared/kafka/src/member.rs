@@ -29,14 +29,14 @@ pub struct Commit {
 
 /// Whether a member can take more of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flow {
+pub enum Intake {
     /// It can.
     More,
-    /// Not until [`Member::wants`] says so; what it was given last is taken all the same.
+    /// Not until [`Member::has_room`] says so; what it was given last is taken all the same.
     Full,
 }
 
-/// The reader behind a [`GroupConsumer`](crate::GroupConsumer). [`commits`](Self::commits) and [`acknowledged`](Self::acknowledged) are called by
+/// The reader behind a [`GroupConsumer`](crate::GroupConsumer). [`checkpoints`](Self::checkpoints) and [`commit_acknowledged`](Self::commit_acknowledged) are called by
 /// the committing thread, nearly all else by the polling one; those that may block say so.
 pub trait Member: Send + Sync + 'static {
     /// Partitions are given to it, or (with none) the group has a new generation. Answers where to begin, one each. May
@@ -48,24 +48,24 @@ pub trait Member: Send + Sync + 'static {
     fn revoked(&self, partitions: &[i32], lost: bool) -> Vec<Commit>;
 
     /// A record of an assigned partition. Of one that can't be decoded nothing is to be remembered.
-    fn record(&self, record: Record) -> std::result::Result<Flow, DecodeError>;
+    fn take(&self, record: Record) -> std::result::Result<Intake, DecodeError>;
 
-    /// Records that can't be decoded, up to this offset, are dead letters by now and passed. [`position`](Self::position)
+    /// Records that can't be decoded, up to this offset, are dead letters by now and passed. [`read_to`](Self::read_to)
     /// says so, too.
-    fn passed(&self, partition: i32, offset: i64);
+    fn garbage_skipped(&self, partition: i32, offset: i64);
 
     /// Whether partitions are read no further, and why. Called by any thread.
-    fn stopped(&self, why: Option<String>);
+    fn reading_stopped(&self, why: Option<String>);
 
     /// Whether a partition that was full can take more again.
-    fn wants(&self, partition: i32) -> bool;
+    fn has_room(&self, partition: i32) -> bool;
 
     /// The consumer's position in a partition: it passes control and aborted records too, and no garbage without a letter.
-    fn position(&self, partition: i32, position: i64);
+    fn read_to(&self, partition: i32, position: i64);
 
     /// What may be committed now.
-    fn commits(&self) -> Vec<Commit>;
+    fn checkpoints(&self) -> Vec<Commit>;
 
     /// A commit sent at `sent` was acknowledged: this member was in the group then.
-    fn acknowledged(&self, sent: Moment);
+    fn commit_acknowledged(&self, sent: Moment);
 }

@@ -16,7 +16,7 @@ fn inbox(partitions: &[(i32, Option<i64>)]) -> Inbox {
 
 fn fill(inbox: &Inbox, partition: i32, offsets: std::ops::Range<i64>) {
     for offset in offsets {
-        assert_eq!(inbox.push(partition, read(offset)), Flow::More);
+        assert_eq!(inbox.push(partition, read(offset)), Intake::More);
     }
 }
 
@@ -32,7 +32,7 @@ fn committed(commits: Vec<Commit>) -> Vec<(i32, i64)> {
 fn a_batch_moves_each_offset_past_its_last_record_gaps_included() {
     let inbox = inbox(&[(0, None), (1, Some(5))]);
     for (partition, offset) in [(0, 3), (1, 5), (0, 7), (1, 9)] {
-        assert_eq!(inbox.push(partition, read(offset)), Flow::More);
+        assert_eq!(inbox.push(partition, read(offset)), Intake::More);
     }
     let mut items = inbox.take();
     let moves = inbox.begin(&mut items).unwrap();
@@ -55,7 +55,7 @@ fn a_long_queue_takes_no_more_than_its_share_of_a_batch() {
 fn a_full_inbox_wants_more_when_more_than_half_of_it_is_free() {
     let inbox = Inbox::new(MAX_RECORDS / 4);
     inbox.assign(0, None, 0);
-    let full = (0..).position(|offset| inbox.push(0, read(offset)) == Flow::Full).unwrap();
+    let full = (0..).position(|offset| inbox.push(0, read(offset)) == Intake::Full).unwrap();
     assert_eq!(full + 1, MAX_RECORDS);
     for room in [false, false, false] {
         assert_eq!(inbox.has_room(), room);
@@ -68,8 +68,8 @@ fn a_full_inbox_wants_more_when_more_than_half_of_it_is_free() {
 fn a_few_large_records_fill_it_too() {
     let inbox = inbox(&[(0, None)]);
     let large = |offset| Read { bytes: MAX_BYTES / 2, ..read(offset) };
-    assert_eq!(inbox.push(0, large(0)), Flow::More);
-    assert_eq!(inbox.push(0, large(1)), Flow::Full);
+    assert_eq!(inbox.push(0, large(0)), Intake::More);
+    assert_eq!(inbox.push(0, large(1)), Intake::Full);
     inbox.revoke(&[0], NOW);
     assert!(inbox.has_room());
 }

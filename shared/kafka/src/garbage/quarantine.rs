@@ -14,7 +14,7 @@ use events::{DecodeError, garbage};
 use prometheus::IntGaugeVec;
 use tokio_util::sync::CancellationToken;
 
-use crate::member::{Flow, Member};
+use crate::member::{Intake, Member};
 use crate::record::Record;
 
 /// Records that wait behind a run before their partition is paused: a run is mostly one, and passed in some ms.
@@ -114,7 +114,7 @@ impl Quarantine {
     }
 
     /// A record was read. Gives it back if nothing is held of its partition: then it is the member's.
-    pub(crate) fn hold(&self, record: Record) -> Result<Flow, Record> {
+    pub(crate) fn hold(&self, record: Record) -> Result<Intake, Record> {
         let mut state = self.state();
         let Some(held) = state.partitions.get_mut(&record.partition).filter(|held| held.case.is_some()) else {
             return Err(record);
@@ -124,14 +124,14 @@ impl Quarantine {
                 if held.add(record.partition, record.offset, &error) {
                     self.changed.notify_all();
                 }
-                return Ok(Flow::More);
+                return Ok(Intake::More);
             }
             held.stage = Stage::Ended(Instant::now());
             self.changed.notify_all();
         }
         held.at_end = false;
         held.waiting.push_back(record);
-        Ok(if held.waiting.len() < MAX_WAITING { Flow::More } else { Flow::Full })
+        Ok(if held.waiting.len() < MAX_WAITING { Intake::More } else { Intake::Full })
     }
 
     /// A record begins a run: the member can't decode it.
@@ -170,7 +170,7 @@ impl Quarantine {
     }
 
     /// Whether the partition has room for what is read next.
-    pub(crate) fn wants(&self, partition: i32) -> bool {
+    pub(crate) fn has_room(&self, partition: i32) -> bool {
         self.state().partitions.get(&partition).is_none_or(|held| held.waiting.len() < MAX_WAITING)
     }
 
@@ -261,7 +261,7 @@ impl Quarantine {
 
     fn tell(&self, state: &State) {
         let why: Vec<&str> = state.partitions.values().filter_map(|held| held.why_stopped.as_deref()).collect();
-        self.member.stopped((!why.is_empty()).then(|| why.join("; ")));
+        self.member.reading_stopped((!why.is_empty()).then(|| why.join("; ")));
     }
 
     fn gauge(&self, partition: i32) -> prometheus::IntGauge {
@@ -299,19 +299,19 @@ mod tests {
         fn revoked(&self, _: &[i32], _: bool) -> Vec<Commit> {
             vec![]
         }
-        fn record(&self, _: Record) -> Result<Flow, DecodeError> {
-            Ok(Flow::More)
+        fn take(&self, _: Record) -> Result<Intake, DecodeError> {
+            Ok(Intake::More)
         }
-        fn passed(&self, _: i32, _: i64) {}
-        fn stopped(&self, _: Option<String>) {}
-        fn wants(&self, _: i32) -> bool {
+        fn garbage_skipped(&self, _: i32, _: i64) {}
+        fn reading_stopped(&self, _: Option<String>) {}
+        fn has_room(&self, _: i32) -> bool {
             true
         }
-        fn position(&self, _: i32, _: i64) {}
-        fn commits(&self) -> Vec<Commit> {
+        fn read_to(&self, _: i32, _: i64) {}
+        fn checkpoints(&self) -> Vec<Commit> {
             vec![]
         }
-        fn acknowledged(&self, _: Moment) {}
+        fn commit_acknowledged(&self, _: Moment) {}
     }
 
     fn quarantine() -> Quarantine {
@@ -336,8 +336,8 @@ mod tests {
         let quarantine = quarantine();
         assert!(quarantine.hold(good(4)).is_err(), "nothing is held: it is the member's");
         quarantine.begin(0, 5, &DecodeError::Empty);
-        assert_eq!(quarantine.hold(record(6, b"?")).unwrap(), Flow::More);
-        assert_eq!(quarantine.hold(good(7)).unwrap(), Flow::More);
+        assert_eq!(quarantine.hold(record(6, b"?")).unwrap(), Intake::More);
+        assert_eq!(quarantine.hold(good(7)).unwrap(), Intake::More);
         let (number, case, known) = next(&quarantine);
         assert_eq!((case.offsets.as_slice(), quarantine.first(0)), ([5, 6].as_slice(), Some(5)));
         assert!(quarantine.passed().is_empty(), "it is only being reviewed");
@@ -355,7 +355,7 @@ mod tests {
             quarantine.hold(record(offset, b"?")).unwrap();
         }
         assert_eq!(next(&quarantine).1.offsets.len(), LIMIT);
-        assert!(!quarantine.wants(0), "a hundred wait behind it");
+        assert!(!quarantine.has_room(0), "a hundred wait behind it");
     }
 
     #[test]
