@@ -5,6 +5,7 @@
 //! only (librdkafka enqueues no event for a manual asynchronous one), and a lease needs the acknowledgement.
 
 mod cover;
+mod member;
 mod rebalance;
 
 use std::collections::BTreeSet;
@@ -21,9 +22,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster;
 use crate::garbage::{Quarantine, Reviewer};
-use crate::member::{Commit, Intake, Member};
 use crate::{Cluster, DeadLetters, Error, Metrics, Moment, Record, Result};
 use events::topics::Topic;
+pub use member::{Assigned, Commit, Intake, Member, Start};
 
 /// How often changed checkpoints are committed; an unchanged one is once a second, to prove membership.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(100);

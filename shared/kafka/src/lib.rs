@@ -2,34 +2,29 @@
 //!
 //! [`GroupConsumer`] reads as a member of a consumer group, on a thread of its own; [`TableReader`] reads partitions
 //! whole, without a group; [`TransactionalProducer`] writes a set of records or none, [`Producer`] one record at a time;
-//! [`Admin`] knows topics and offsets. Nothing of rdkafka's types passes this crate's border.
+//! [`Admin`] knows the topics. Nothing of rdkafka's types passes this crate's border.
 
 mod admin;
 mod cluster;
-mod database;
 mod error;
 mod garbage;
 mod group;
 pub mod ledger;
-mod member;
+mod mark;
 mod metrics;
 mod moment;
-mod producer;
+mod read;
 mod record;
-mod table;
-mod transaction;
-mod watermarks;
+mod write;
 
-pub use admin::{Admin, CommittedPartition, GroupView, check_topics};
+pub use admin::{Admin, check_topics};
 pub use cluster::{Cluster, check_properties};
-pub use database::{database_partition, database_record, follow_marks, recorded_mark};
 pub use error::{Error, Result};
 pub use garbage::{DeadLetters, Skips};
-pub use group::{GroupConsumer, GroupSettings};
-pub use member::{Assigned, Commit, Intake, Member, Start};
+pub use group::{Assigned, Commit, GroupConsumer, GroupSettings, Intake, Member, Start};
+pub use mark::{database_partition, database_record, follow_marks, recorded_mark};
 pub use metrics::Metrics;
 pub use moment::Moment;
-pub use producer::Producer;
+pub use read::{CommittedPartition, GroupView, Isolation, TableReader, high_watermarks};
 pub use record::{Outgoing, Record};
-pub use table::{Isolation, TableReader, high_watermarks};
-pub use transaction::TransactionalProducer;
+pub use write::{Producer, TransactionalProducer};

@@ -14,7 +14,7 @@ use events::{DecodeError, garbage};
 use prometheus::IntGaugeVec;
 use tokio_util::sync::CancellationToken;
 
-use crate::member::{Intake, Member};
+use crate::group::{Intake, Member};
 use crate::record::Record;
 
 /// Records that wait behind a run before their partition is paused: a run is mostly one, and passed in some ms.
@@ -287,7 +287,7 @@ mod tests {
     use prometheus::Opts;
 
     use super::*;
-    use crate::member::{Assigned, Commit, Start};
+    use crate::group::{Assigned, Commit, Start};
     use crate::moment::Moment;
 
     struct Nobody;

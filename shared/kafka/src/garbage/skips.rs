@@ -4,8 +4,8 @@ use events::topics::Topic;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::admin::committed;
 use crate::cluster::Reading;
+use crate::read::committed;
 use crate::{Cluster, Result};
 
 const TIMEOUT: Duration = Duration::from_secs(5);

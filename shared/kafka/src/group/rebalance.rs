@@ -7,9 +7,9 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
 
+use super::member::{Assigned, Start};
 use super::{Context, commit_list, list};
-use crate::admin::committed_partitions;
-use crate::member::{Assigned, Start};
+use crate::read::committed_partitions;
 use crate::{Result, cluster};
 
 impl ClientContext for Context {

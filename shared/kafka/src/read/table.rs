@@ -5,8 +5,8 @@ use rdkafka::error::KafkaError;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
+use super::watermarks::{End, watermarks};
 use crate::cluster::Reading;
-use crate::watermarks::{End, watermarks};
 use crate::{Cluster, Error, Record, Result};
 
 /// What a reader sees of transactions.

@@ -1,7 +1,6 @@
 use events::DecodeError;
 
-use crate::admin::CommittedPartition;
-use crate::{Moment, Record};
+use crate::{CommittedPartition, Moment, Record};
 
 /// A partition that has just been given to this member.
 #[derive(Clone, Debug)]

@@ -1,0 +1,9 @@
+//! Reading without being a member: partitions whole, their ends, and what a group has committed.
+
+mod committed;
+mod table;
+mod watermarks;
+
+pub use committed::{CommittedPartition, GroupView};
+pub(crate) use committed::{committed, committed_partitions};
+pub use table::{Isolation, TableReader, high_watermarks};
