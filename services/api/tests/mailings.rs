@@ -265,7 +265,7 @@ async fn messages_are_listed_by_status_and_read_with_their_failed_attempts(pool:
     .await
     .unwrap();
     sqlx::query(
-        "INSERT INTO attempts SELECT $1, 4, 0, n, 1, n, 'timeout', NULL, 5000, NULL, now() FROM generate_series(1, 3) AS n",
+        "INSERT INTO steps SELECT $1, 4, 0, n, 1, n, 'retrying', 'timeout', NULL, 5000, NULL, NULL, now() FROM generate_series(1, 3) AS n",
     )
     .bind(number)
     .execute(&pool)

@@ -116,7 +116,7 @@ pub(crate) struct Projector {
     pub(crate) ops: OpsSettings<9104>,
     #[command(flatten)]
     pub(crate) projector: projector::Settings,
-    /// Empty messages, attempts, counts and settled rounds first and replay status-events into them. No other projector
+    /// Empty messages, steps, counts and settled rounds first and replay status-events into them. No other projector
     /// may run meanwhile.
     #[arg(long)]
     pub(crate) rebuild: bool,

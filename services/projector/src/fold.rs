@@ -7,19 +7,19 @@ use std::collections::BTreeMap;
 
 use domain::status::{Standing, Status};
 use events::{Kind, StatusEvent};
-use store::projection::{AttemptRow, MessageRow};
+use store::projection::{MessageRow, SettledRounds, StepRow};
 
 /// What a batch writes.
 #[derive(Debug, Default)]
 pub(crate) struct Fold {
     rows: BTreeMap<(i64, i64), Folded>,
-    /// Failed attempts, in the order in which they were read.
-    pub(crate) attempts: Vec<AttemptRow>,
+    /// In the order in which they were read.
+    pub(crate) steps: Vec<StepRow>,
     /// What is added to a mailing's rows by partition and status. A status that was only passed through is here with 0: it
     /// leaves a count of 0 whether it shared a batch with the next one or not.
     pub(crate) counts: BTreeMap<(i64, i32, String), i64>,
     /// What is added to a mailing's settled rounds by partition.
-    pub(crate) settled_rounds: BTreeMap<(i64, i32), i64>,
+    pub(crate) settled_rounds: BTreeMap<(i64, i32), SettledRounds>,
 }
 
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl Fold {
         }
         let (mailing_no, client_no) = (event.message_id.mailing_no(), event.message_id.client_no());
         if event.tells_of_failed_attempt() {
-            self.attempts.push(attempt_row(partition, offset, event));
+            self.steps.push(step_row(partition, offset, event));
         }
         let count = |status: &str| (mailing_no, partition, status.to_owned());
         let folded = self.rows.entry((mailing_no, client_no)).or_insert_with(|| {
@@ -60,8 +60,9 @@ impl Fold {
             folded.changed = true;
         }
         if event.kind == Kind::Settled && event.round > row.settled_round {
-            *self.settled_rounds.entry((mailing_no, partition)).or_default() +=
-                i64::from(event.round) - i64::from(row.settled_round);
+            let settled = self.settled_rounds.entry((mailing_no, partition)).or_default();
+            settled.all += i64::from(event.round) - i64::from(row.settled_round);
+            settled.again += above_the_first(event.round) - above_the_first(row.settled_round);
             row.settled_round = event.round;
             folded.changed = true;
         }
@@ -71,6 +72,10 @@ impl Fold {
     pub(crate) fn changed_rows(&self) -> Vec<&MessageRow> {
         self.rows.values().filter(|folded| folded.changed).map(|folded| &folded.row).collect()
     }
+}
+
+fn above_the_first(round: i32) -> i64 {
+    i64::from(round - 1).max(0)
 }
 
 fn standing(row: &MessageRow) -> Standing {
@@ -100,17 +105,19 @@ fn show(row: &mut MessageRow, event: &StatusEvent) {
     *row = MessageRow { settled_round, attempts: attempts.max(event.attempt), ..first_row(event) };
 }
 
-fn attempt_row(partition: i32, offset: i64, event: &StatusEvent) -> AttemptRow {
-    AttemptRow {
+fn step_row(partition: i32, offset: i64, event: &StatusEvent) -> StepRow {
+    StepRow {
         mailing_no: event.message_id.mailing_no(),
         client_no: event.message_id.client_no(),
         status_partition: partition,
         status_offset: offset,
         round: event.round,
         attempt: event.attempt,
+        status: event.status.as_str().to_owned(),
         reason: event.reason.as_ref().map(|reason| reason.as_str().to_owned()),
         code: event.code,
         latency_ms: event.latency_ms,
+        not_before: event.not_before,
         detail: event.detail.clone(),
         occurred_at: event.occurred_at,
     }

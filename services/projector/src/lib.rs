@@ -1,4 +1,4 @@
-//! The projector: a member of the consumer group on status-events that keeps `messages`, `attempts` and the counts.
+//! The projector: a member of the consumer group on status-events that keeps `messages`, `steps` and the counts.
 //!
 //! The consumer's thread queues records ([`inbox`]); the writer takes batches of them ([`writer`]), folds them into one row
 //! a message ([`fold`]) and writes that in one Postgres transaction, which first moves the offsets by compare-and-set. So

@@ -175,8 +175,8 @@ impl Writer {
         }
         let rows = fold.changed_rows();
         projection::upsert_messages(&mut transaction, &rows).await?;
-        if !fold.attempts.is_empty() {
-            projection::insert_attempts(&mut transaction, &fold.attempts).await?;
+        if !fold.steps.is_empty() {
+            projection::insert_steps(&mut transaction, &fold.steps).await?;
         }
         projection::add_counts(&mut transaction, &fold.counts).await?;
         projection::add_settled_rounds(&mut transaction, &fold.settled_rounds).await?;

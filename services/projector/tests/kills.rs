@@ -23,7 +23,7 @@ const GATE: i64 = 4711;
 const STEPS: [(&str, &str); 6] = [
     ("the compare-and-set", "BEFORE INSERT OR UPDATE ON projector_offsets FOR EACH STATEMENT"),
     ("the rows", "BEFORE INSERT ON messages FOR EACH STATEMENT"),
-    ("the failed attempts", "BEFORE INSERT ON attempts FOR EACH STATEMENT"),
+    ("the steps", "BEFORE INSERT ON steps FOR EACH STATEMENT"),
     ("the counts", "BEFORE INSERT ON mailing_counts FOR EACH STATEMENT"),
     ("the settled rounds", "BEFORE INSERT ON mailing_settled_rounds FOR EACH STATEMENT"),
     ("the commit", "AFTER INSERT OR UPDATE ON projector_offsets DEFERRABLE INITIALLY DEFERRED FOR EACH ROW"),

@@ -36,7 +36,7 @@ async fn statuses_become_rows_counts_and_failed_attempts() {
     .unwrap();
     assert_eq!(row, ("failed".to_owned(), 4, 1, 1, Some(500), true));
     let attempts: Vec<(i32, Option<String>)> = sqlx::query_as(
-        "SELECT DISTINCT attempt, detail FROM attempts WHERE mailing_no = $1 AND client_no = 10 ORDER BY 1",
+        "SELECT DISTINCT attempt, detail FROM steps WHERE mailing_no = $1 AND client_no = 10 ORDER BY 1",
     )
     .bind(no)
     .fetch_all(&world.pool)
@@ -59,7 +59,7 @@ async fn one_that_only_waits_notices_that_postgres_went_back() {
     world.caught_up().await;
     let before = world.counts().await;
 
-    let tables = "messages, attempts, mailing_counts, mailing_settled_rounds, projector_offsets";
+    let tables = "messages, steps, held, mailing_counts, held_counts, mailing_settled_rounds, projector_offsets";
     sqlx::query(sqlx::AssertSqlSafe(format!("TRUNCATE {tables}"))).execute(&world.pool).await.unwrap();
     world.caught_up().await;
     assert_eq!(world.counts().await, before);

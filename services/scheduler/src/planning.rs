@@ -286,6 +286,7 @@ impl<'a> Planning<'a> {
         let mirror = Mirror {
             planned: progress.planned,
             emitted: progress.emitted,
+            again: 0,
             complete: progress.complete,
             waiting_for: wait.map(String::from),
         };
@@ -309,7 +310,7 @@ impl<'a> Planning<'a> {
     fn finish(&mut self, mailing: &LiveMailing, now: DateTime<Utc>) -> Result<(), Trouble> {
         let Some(progress) = self.progress.get(&mailing.id) else { return Ok(()) };
         let (planned, emitted) = (progress.planned, progress.emitted);
-        let mirror = Mirror { planned, emitted, complete: true, waiting_for: None };
+        let mirror = Mirror { planned, emitted, again: 0, complete: true, waiting_for: None };
         let desk = &self.owned.desk;
         let finished = desk.runtime.block_on(async {
             let mut db = desk.db().await?;

@@ -171,6 +171,9 @@ fn live_mailing(row: &MailingRow) -> LiveMailing {
         delivery: row.delivery.clone(),
         in_outbox: false,
         settled: 0,
+        settled_again: 0,
+        held: 0,
+        due_at: None,
         counted: true,
     }
 }
@@ -178,8 +181,13 @@ fn live_mailing(row: &MailingRow) -> LiveMailing {
 /// Progress, mirror and state are as the scheduler would have left them; its mailing event is published again, for a sender's
 /// board that has lost it.
 async fn resume(pool: &PgPool, row: &MailingRow, progress: &ProgressRecord) -> anyhow::Result<bool> {
-    let mirror =
-        Mirror { planned: progress.planned, emitted: progress.emitted, complete: progress.complete, waiting_for: None };
+    let mirror = Mirror {
+        planned: progress.planned,
+        emitted: progress.emitted,
+        again: 0,
+        complete: progress.complete,
+        waiting_for: None,
+    };
     let now = Utc::now();
     let event = MailingEvent {
         mailing_id: row.id,

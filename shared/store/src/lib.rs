@@ -4,6 +4,7 @@
 pub mod clients;
 mod connect;
 pub mod database;
+pub mod held;
 pub mod mailings;
 pub mod messages;
 pub mod outbox;

@@ -1,4 +1,4 @@
-//! The tables `messages` and `attempts`, as they are read.
+//! The tables `messages` and `steps`, as they are read.
 
 use chrono::{DateTime, Utc};
 use sqlx::{Connection, PgConnection};
@@ -32,22 +32,26 @@ pub struct MessageView {
     pub updated_at: DateTime<Utc>,
 }
 
-/// An attempt that failed.
+/// What a message went through: an attempt that failed, a wait, or a hold.
 #[derive(Clone, Debug)]
-pub struct AttemptView {
+pub struct StepView {
     /// The round.
     pub round: i32,
-    /// Its number, over all rounds.
+    /// Attempts so far, over all rounds.
     pub attempt: i32,
-    /// Why it failed.
+    /// The status that told of it.
+    pub status: String,
+    /// Why.
     pub reason: Option<String>,
     /// The provider's HTTP status.
     pub code: Option<i32>,
-    /// How long it took.
+    /// How long the attempt took.
     pub latency_ms: Option<i32>,
+    /// The next attempt or round began no earlier.
+    pub not_before: Option<DateTime<Utc>>,
     /// For people.
     pub detail: Option<String>,
-    /// When it failed.
+    /// When it happened.
     pub occurred_at: DateTime<Utc>,
 }
 
@@ -133,11 +137,11 @@ pub async fn get(
     Ok(Some((mailing, message)))
 }
 
-/// The failed attempts of a message, in their order.
-pub async fn failed_attempts(db: &mut PgConnection, mailing_no: i64, client_no: i64) -> sqlx::Result<Vec<AttemptView>> {
+/// The steps of a message, in their order; the first 1,000.
+pub async fn steps(db: &mut PgConnection, mailing_no: i64, client_no: i64) -> sqlx::Result<Vec<StepView>> {
     sqlx::query_as!(
-        AttemptView,
-        "SELECT round, attempt, reason, code, latency_ms, detail, occurred_at FROM attempts
+        StepView,
+        "SELECT round, attempt, status, reason, code, latency_ms, not_before, detail, occurred_at FROM steps
          WHERE mailing_no = $1 AND client_no = $2 ORDER BY status_partition, status_offset LIMIT 1000",
         mailing_no,
         client_no,

@@ -31,6 +31,12 @@ pub struct LiveMailing {
     pub in_outbox: bool,
     /// Σ settled rounds.
     pub settled: i64,
+    /// Σ settled rounds above the first.
+    pub settled_again: i64,
+    /// How many of its messages are held.
+    pub held: i64,
+    /// The first of them is due no earlier.
+    pub due_at: Option<DateTime<Utc>>,
     /// Its audience has been counted.
     pub counted: bool,
 }
@@ -55,6 +61,8 @@ pub struct Mirror {
     pub planned: i64,
     /// Message events of all rounds.
     pub emitted: i64,
+    /// Those of rounds above the first.
+    pub again: i64,
     /// All pages are planned.
     pub complete: bool,
     /// What it waits for.
@@ -73,6 +81,11 @@ pub async fn live_mailings(
                   EXISTS (SELECT FROM outbox WHERE outbox.mailing_no = mailings.mailing_no) AS "in_outbox!",
                   COALESCE((SELECT sum(n)::bigint FROM mailing_settled_rounds AS settled
                             WHERE settled.mailing_no = mailings.mailing_no), 0) AS "settled!",
+                  COALESCE((SELECT sum(again)::bigint FROM mailing_settled_rounds AS settled
+                            WHERE settled.mailing_no = mailings.mailing_no), 0) AS "settled_again!",
+                  COALESCE((SELECT sum(n)::bigint FROM held_counts
+                            WHERE held_counts.mailing_no = mailings.mailing_no), 0) AS "held!",
+                  (SELECT min(not_before) FROM held WHERE held.mailing_no = mailings.mailing_no) AS due_at,
                   EXISTS (SELECT FROM mailing_progress AS progress
                           WHERE progress.mailing_no = mailings.mailing_no AND audience_estimate IS NOT NULL) AS "counted!"
            FROM mailings
@@ -195,16 +208,18 @@ fn push_filter(
 /// Writes the mirror; its numbers only grow.
 pub async fn write_mirror(db: &mut PgConnection, mailing_no: i64, mirror: &Mirror) -> sqlx::Result<()> {
     sqlx::query!(
-        "INSERT INTO mailing_progress AS stored (mailing_no, planned, emitted, complete, waiting_for)
-         VALUES ($1, $2, $3, $4, $5)
+        "INSERT INTO mailing_progress AS stored (mailing_no, planned, emitted, again, complete, waiting_for)
+         VALUES ($1, $2, $3, $4, $5, $6)
          ON CONFLICT (mailing_no) DO UPDATE SET
              planned = GREATEST(stored.planned, EXCLUDED.planned),
              emitted = GREATEST(stored.emitted, EXCLUDED.emitted),
+             again = GREATEST(stored.again, EXCLUDED.again),
              complete = stored.complete OR EXCLUDED.complete,
              waiting_for = EXCLUDED.waiting_for",
         mailing_no,
         mirror.planned,
         mirror.emitted,
+        mirror.again,
         mirror.complete,
         mirror.waiting_for,
     )

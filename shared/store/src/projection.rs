@@ -1,4 +1,4 @@
-//! What the projector writes: `messages`, `attempts`, the counts, and `projector_offsets`.
+//! What the projector writes: `messages`, `steps`, `held`, the counts, and `projector_offsets`.
 //!
 //! One batch is one transaction of these calls, [`move_offsets`] first. All rows are given sorted by key: two writers that
 //! meet wait for each other instead of deadlocking.
@@ -40,9 +40,9 @@ pub struct MessageRow {
     pub updated_at: DateTime<Utc>,
 }
 
-/// A row of `attempts`: one that failed.
+/// A row of `steps`: an attempt that failed, a wait, or a hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AttemptRow {
+pub struct StepRow {
     /// The mailing.
     pub mailing_no: i64,
     /// The client.
@@ -53,14 +53,18 @@ pub struct AttemptRow {
     pub status_offset: i64,
     /// The round.
     pub round: i32,
-    /// Its number.
+    /// Attempts so far.
     pub attempt: i32,
-    /// Why it failed.
+    /// The status that told of it.
+    pub status: String,
+    /// Why.
     pub reason: Option<String>,
     /// The provider's HTTP status.
     pub code: Option<i32>,
-    /// How long it took.
+    /// How long the attempt took.
     pub latency_ms: Option<i32>,
+    /// The next attempt or round begins no earlier.
+    pub not_before: Option<DateTime<Utc>>,
     /// For people, masked.
     pub detail: Option<String>,
     /// By the sender's clock.
@@ -196,16 +200,17 @@ pub async fn upsert_messages(conn: &mut PgConnection, rows: &[&MessageRow]) -> s
     Ok(())
 }
 
-/// Writes the attempts that are not there yet.
-pub async fn insert_attempts(conn: &mut PgConnection, rows: &[AttemptRow]) -> sqlx::Result<()> {
-    fn column<T>(rows: &[AttemptRow], value: impl Fn(&AttemptRow) -> T) -> Vec<T> {
+/// Writes the steps that are not there yet.
+pub async fn insert_steps(conn: &mut PgConnection, rows: &[StepRow]) -> sqlx::Result<()> {
+    fn column<T>(rows: &[StepRow], value: impl Fn(&StepRow) -> T) -> Vec<T> {
         rows.iter().map(value).collect()
     }
     sqlx::query!(
-        "INSERT INTO attempts (mailing_no, client_no, status_partition, status_offset, round, attempt, reason, code,
-                               latency_ms, detail, occurred_at)
+        "INSERT INTO steps (mailing_no, client_no, status_partition, status_offset, round, attempt, status, reason, code,
+                            latency_ms, not_before, detail, occurred_at)
          SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::integer[], $4::bigint[], $5::integer[], $6::integer[],
-                              $7::text[], $8::integer[], $9::integer[], $10::text[], $11::timestamptz[])
+                              $7::text[], $8::text[], $9::integer[], $10::integer[], $11::timestamptz[], $12::text[],
+                              $13::timestamptz[])
          ON CONFLICT DO NOTHING",
         &column(rows, |row| row.mailing_no),
         &column(rows, |row| row.client_no),
@@ -213,11 +218,90 @@ pub async fn insert_attempts(conn: &mut PgConnection, rows: &[AttemptRow]) -> sq
         &column(rows, |row| row.status_offset),
         &column(rows, |row| row.round),
         &column(rows, |row| row.attempt),
+        &column(rows, |row| row.status.clone()),
         &column(rows, |row| row.reason.clone()) as &[Option<String>],
         &column(rows, |row| row.code) as &[Option<i32>],
         &column(rows, |row| row.latency_ms) as &[Option<i32>],
+        &column(rows, |row| row.not_before) as &[Option<DateTime<Utc>>],
         &column(rows, |row| row.detail.clone()) as &[Option<String>],
         &column(rows, |row| row.occurred_at),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// A row of `held`: a message that waits for a pass. There is one exactly while the row in `messages` shows `held`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldRow {
+    /// The mailing.
+    pub mailing_no: i64,
+    /// The client.
+    pub client_no: i64,
+    /// The round that was settled so.
+    pub round: i32,
+    /// What it waits for.
+    pub reason: String,
+    /// It is due no earlier. What waits for a state and not for a time has the moment at which it was held.
+    pub not_before: DateTime<Utc>,
+    /// The lane of its last record; 0: the status told none.
+    pub operator_code: i16,
+}
+
+/// Writes whole rows over what was there.
+pub async fn upsert_held(conn: &mut PgConnection, rows: &[&HeldRow]) -> sqlx::Result<()> {
+    fn column<T>(rows: &[&HeldRow], value: impl Fn(&HeldRow) -> T) -> Vec<T> {
+        rows.iter().map(|row| value(row)).collect()
+    }
+    sqlx::query!(
+        "INSERT INTO held (mailing_no, client_no, round, reason, not_before, operator_code)
+         SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::integer[], $4::text[], $5::timestamptz[], $6::smallint[])
+         ON CONFLICT (mailing_no, client_no) DO UPDATE SET
+             round = EXCLUDED.round, reason = EXCLUDED.reason, not_before = EXCLUDED.not_before,
+             operator_code = EXCLUDED.operator_code",
+        &column(rows, |row| row.mailing_no),
+        &column(rows, |row| row.client_no),
+        &column(rows, |row| row.round),
+        &column(rows, |row| row.reason.clone()),
+        &column(rows, |row| row.not_before),
+        &column(rows, |row| row.operator_code),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Removes the rows of messages that are no longer held. Keys are `(mailing_no, client_no)`.
+pub async fn delete_held(conn: &mut PgConnection, keys: &[(i64, i64)]) -> sqlx::Result<()> {
+    let (mailing_nos, client_nos): (Vec<i64>, Vec<i64>) = keys.iter().copied().unzip();
+    sqlx::query!(
+        "DELETE FROM held USING unnest($1::bigint[], $2::bigint[]) AS key (mailing_no, client_no)
+         WHERE held.mailing_no = key.mailing_no AND held.client_no = key.client_no",
+        &mailing_nos,
+        &client_nos,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Adds to `held_counts`, by `(mailing_no, partition, reason)`.
+pub async fn add_held_counts(conn: &mut PgConnection, changes: &BTreeMap<(i64, i32, String), i64>) -> sqlx::Result<()> {
+    let (mut mailing_nos, mut partitions, mut reasons, mut ns) = (vec![], vec![], vec![], vec![]);
+    for ((mailing_no, partition, reason), n) in changes {
+        mailing_nos.push(*mailing_no);
+        partitions.push(*partition);
+        reasons.push(reason.clone());
+        ns.push(*n);
+    }
+    sqlx::query!(
+        "INSERT INTO held_counts (mailing_no, partition, reason, n)
+         SELECT * FROM unnest($1::bigint[], $2::integer[], $3::text[], $4::bigint[])
+         ON CONFLICT (mailing_no, partition, reason) DO UPDATE SET n = held_counts.n + EXCLUDED.n",
+        &mailing_nos,
+        &partitions,
+        &reasons,
+        &ns,
     )
     .execute(conn)
     .await?;
@@ -247,21 +331,36 @@ pub async fn add_counts(conn: &mut PgConnection, changes: &BTreeMap<(i64, i32, S
     Ok(())
 }
 
+/// Settled rounds of a mailing's messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SettledRounds {
+    /// Σ `settled_round`.
+    pub all: i64,
+    /// Σ max(`settled_round` − 1, 0): those above the first.
+    pub again: i64,
+}
+
 /// Adds to `mailing_settled_rounds`, by `(mailing_no, partition)`.
-pub async fn add_settled_rounds(conn: &mut PgConnection, changes: &BTreeMap<(i64, i32), i64>) -> sqlx::Result<()> {
-    let (mut mailing_nos, mut partitions, mut ns) = (vec![], vec![], vec![]);
-    for ((mailing_no, partition), n) in changes {
+pub async fn add_settled_rounds(
+    conn: &mut PgConnection,
+    changes: &BTreeMap<(i64, i32), SettledRounds>,
+) -> sqlx::Result<()> {
+    let (mut mailing_nos, mut partitions, mut all, mut again) = (vec![], vec![], vec![], vec![]);
+    for ((mailing_no, partition), rounds) in changes {
         mailing_nos.push(*mailing_no);
         partitions.push(*partition);
-        ns.push(*n);
+        all.push(rounds.all);
+        again.push(rounds.again);
     }
     sqlx::query!(
-        "INSERT INTO mailing_settled_rounds (mailing_no, partition, n)
-         SELECT * FROM unnest($1::bigint[], $2::integer[], $3::bigint[])
-         ON CONFLICT (mailing_no, partition) DO UPDATE SET n = mailing_settled_rounds.n + EXCLUDED.n",
+        "INSERT INTO mailing_settled_rounds AS stored (mailing_no, partition, n, again)
+         SELECT * FROM unnest($1::bigint[], $2::integer[], $3::bigint[], $4::bigint[])
+         ON CONFLICT (mailing_no, partition) DO UPDATE SET
+             n = stored.n + EXCLUDED.n, again = stored.again + EXCLUDED.again",
         &mailing_nos,
         &partitions,
-        &ns,
+        &all,
+        &again,
     )
     .execute(conn)
     .await?;
@@ -271,9 +370,11 @@ pub async fn add_settled_rounds(conn: &mut PgConnection, changes: &BTreeMap<(i64
 /// Empties all that the projector writes, so that it is written again from the log. Waits for a projector's transaction.
 pub async fn empty(conn: &mut PgConnection) -> sqlx::Result<()> {
     // The offsets first, as every batch takes them.
-    sqlx::query!("TRUNCATE projector_offsets, messages, attempts, mailing_counts, mailing_settled_rounds")
-        .execute(conn)
-        .await?;
+    sqlx::query!(
+        "TRUNCATE projector_offsets, messages, steps, held, mailing_counts, held_counts, mailing_settled_rounds"
+    )
+    .execute(conn)
+    .await?;
     Ok(())
 }
 

@@ -84,14 +84,15 @@ pub async fn set_running_again(db: &mut PgConnection, mailing_no: i64, version: 
 /// Writes the mirror as it is, also where it falls: a client who has left the audience since isn't planned again.
 pub async fn replace_mirror(db: &mut PgConnection, mailing_no: i64, mirror: &Mirror) -> sqlx::Result<()> {
     sqlx::query!(
-        "INSERT INTO mailing_progress (mailing_no, planned, emitted, complete, waiting_for)
-         VALUES ($1, $2, $3, $4, $5)
+        "INSERT INTO mailing_progress (mailing_no, planned, emitted, again, complete, waiting_for)
+         VALUES ($1, $2, $3, $4, $5, $6)
          ON CONFLICT (mailing_no) DO UPDATE SET
-             planned = EXCLUDED.planned, emitted = EXCLUDED.emitted, complete = EXCLUDED.complete,
-             waiting_for = EXCLUDED.waiting_for",
+             planned = EXCLUDED.planned, emitted = EXCLUDED.emitted, again = EXCLUDED.again,
+             complete = EXCLUDED.complete, waiting_for = EXCLUDED.waiting_for",
         mailing_no,
         mirror.planned,
         mirror.emitted,
+        mirror.again,
         mirror.complete,
         mirror.waiting_for,
     )

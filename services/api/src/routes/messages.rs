@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use domain::ids::MessageId;
 use domain::status::Status;
 use serde::{Deserialize, Serialize};
-use store::messages::{self as rows, AttemptView, MessageView};
+use store::messages::{self as rows, MessageView, StepView};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
@@ -94,7 +94,7 @@ fn message(mailing_no: i64, mailing_id: Option<Uuid>, row: MessageView) -> Resul
     })
 }
 
-fn failed_attempt(row: AttemptView) -> FailedAttempt {
+fn failed_attempt(row: StepView) -> FailedAttempt {
     FailedAttempt {
         round: row.round,
         attempt: row.attempt,
@@ -168,7 +168,7 @@ pub(crate) async fn get_message(
         let (mailing, row) = rows::get(&mut db, id.mailing_no(), id.client_no())
             .await?
             .ok_or_else(|| ApiError::not_found("message with a status"))?;
-        let attempts = rows::failed_attempts(&mut db, id.mailing_no(), id.client_no()).await?;
+        let attempts = rows::steps(&mut db, id.mailing_no(), id.client_no()).await?;
         Ok((mailing, row, attempts))
     })
     .await?;

@@ -181,7 +181,15 @@ impl World {
     /// All that the projector writes, to the byte.
     pub async fn dump(&self) -> Vec<String> {
         let mut dump = Vec::new();
-        for table in ["messages", "attempts", "mailing_counts", "mailing_settled_rounds", "projector_offsets"] {
+        for table in [
+            "messages",
+            "steps",
+            "held",
+            "mailing_counts",
+            "held_counts",
+            "mailing_settled_rounds",
+            "projector_offsets",
+        ] {
             let rows = format!("SELECT '{table} ' || row::text FROM {table} AS row ORDER BY row");
             dump.extend(sqlx::query_scalar::<_, String>(AssertSqlSafe(rows)).fetch_all(&self.pool).await.unwrap());
         }
@@ -197,10 +205,12 @@ impl World {
                   USING (mailing_no, status)
              WHERE coalesce(r.n, 0) <> coalesce(c.n, 0)
              UNION ALL
-             SELECT format('%s: %s rounds settled, summed %s', mailing_no, r.n, coalesce(s.n, 0))
-             FROM (SELECT mailing_no, sum(settled_round) AS n FROM messages GROUP BY 1) AS r
-             LEFT JOIN (SELECT mailing_no, sum(n) AS n FROM mailing_settled_rounds GROUP BY 1) AS s USING (mailing_no)
-             WHERE r.n <> coalesce(s.n, 0)",
+             SELECT format('%s: %s and %s rounds settled, summed %s and %s', mailing_no, r.n, r.again, s.n, s.again)
+             FROM (SELECT mailing_no, sum(settled_round) AS n, sum(greatest(settled_round - 1, 0)) AS again
+                   FROM messages GROUP BY 1) AS r
+             LEFT JOIN (SELECT mailing_no, sum(n) AS n, sum(again) AS again FROM mailing_settled_rounds GROUP BY 1) AS s
+                  USING (mailing_no)
+             WHERE (r.n, r.again) <> (coalesce(s.n, 0), coalesce(s.again, 0))",
         )
         .fetch_all(&self.pool)
         .await

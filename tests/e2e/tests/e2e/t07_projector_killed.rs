@@ -12,7 +12,7 @@ async fn dump(world: &World) -> Vec<String> {
     let mut rows = Vec::new();
     for (table, key) in [
         ("messages", "mailing_no, client_no"),
-        ("attempts", "mailing_no, client_no, status_partition, status_offset"),
+        ("steps", "mailing_no, client_no, status_partition, status_offset"),
         ("mailing_counts", "mailing_no, partition, status"),
         ("mailing_settled_rounds", "mailing_no, partition"),
         ("projector_offsets", "partition"),

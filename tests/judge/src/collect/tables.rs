@@ -37,7 +37,7 @@ pub(super) async fn read(database_url: &str, evidence: &mut Evidence) -> anyhow:
         all(&mut db, "SELECT mailing_no, client_no, client_id, status, reason, round, settled_round FROM messages")
             .await?;
     evidence.attempts =
-        all(&mut db, "SELECT mailing_no, client_no, status_partition, status_offset, attempt FROM attempts").await?;
+        all(&mut db, "SELECT mailing_no, client_no, status_partition, status_offset, attempt FROM steps").await?;
     evidence.counts =
         all(&mut db, "SELECT mailing_no, status, sum(n)::bigint AS n FROM mailing_counts GROUP BY 1, 2").await?;
     evidence.mirrors = all(&mut db, "SELECT mailing_no, planned, emitted, complete FROM mailing_progress").await?;
