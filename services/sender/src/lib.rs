@@ -7,15 +7,17 @@
 
 mod board;
 mod clock;
+mod context;
 mod fence;
 mod guard;
+mod jitter;
+mod leaving;
 mod member;
 mod message;
 mod metrics;
 mod partition;
 mod provider;
 mod replay;
-mod retry;
 mod settings;
 mod statuses;
 
@@ -50,7 +52,7 @@ pub async fn start(
     service.tasks.spawn_blocking("board", move || reader.run(&stop, &board_ready, &beat));
 
     let provider = provider::Provider::new(&settings, service.health.readiness("provider"))?;
-    let desk = Arc::new(message::Desk {
+    let context = Arc::new(context::SenderContext {
         board,
         fence: Arc::clone(&fence),
         clock: clock::Clock::default(),
@@ -60,9 +62,11 @@ pub async fn start(
         retry_delays: settings.retry_delays.0.clone(),
         metrics,
     });
+    let leaving = Arc::new(leaving::Leaving::default());
     let member = Arc::new(member::SenderMember::new(
         kafka.clone(),
-        desk,
+        context,
+        Arc::clone(&leaving),
         settings.revoke_deadline(),
         service.health.readiness("sender-group"),
         service.health.readiness("message-events"),
@@ -79,9 +83,18 @@ pub async fn start(
     service.tasks.spawn_blocking("sender-guard", move || guard::run(&client, &guarded, &stop));
     let dead_letters = Arc::new(kafka::DeadLetters::new(kafka, kafka_metrics)?);
     let (stop, runtime) = (service.stop.clone(), tokio::runtime::Handle::current());
-    let consumer = GroupConsumer::new(kafka, group, kafka_metrics, stop, member, dead_letters, runtime)
+    let consumer = GroupConsumer::new(kafka, group, kafka_metrics, stop, member, dead_letters, runtime.clone())
         .context("create the sender's consumer")?;
     let beat = service.health.heartbeat("consumer", settings.max_poll_interval + Duration::from_secs(30));
-    service.tasks.spawn_blocking("sender-consumer", move || Ok(consumer.run(|| beat.beat())?));
+    let deadline = settings.revoke_deadline();
+    service.tasks.spawn_blocking("sender-consumer", move || {
+        consumer.run(|| beat.beat())?;
+        // The partitions that were given up have been waited for; those that were lost have not.
+        let left = async { tokio::time::timeout(deadline, leaving.wait_for_all()).await };
+        if runtime.block_on(left).is_err() {
+            tracing::warn!("statuses of lost partitions were still under way when the sender had to end");
+        }
+        Ok(())
+    });
     Ok(())
 }

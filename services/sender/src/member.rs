@@ -7,9 +7,10 @@ use kafka::{Assigned, Commit, Intake, Member, Moment, Record, Start};
 use runtime::health::Readiness;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
-use tokio_util::task::TaskTracker;
 
-use crate::message::Desk;
+use crate::context::SenderContext;
+use crate::leaving::Leaving;
+use crate::message::Ownership;
 use crate::metrics::Metrics;
 use crate::partition::Partition;
 use crate::replay::Begin;
@@ -17,14 +18,13 @@ use crate::replay::Begin;
 /// The sender as a member of its group.
 pub(crate) struct SenderMember {
     kafka: kafka::Cluster,
-    desk: Arc<Desk>,
+    context: Arc<SenderContext>,
+    leaving: Arc<Leaving>,
     revoke_deadline: Duration,
     ready: Readiness,
     reading: Readiness,
     runtime: Handle,
-    partitions: Mutex<HashMap<i32, Arc<Partition>>>,
-    /// Messages of partitions that were taken away, whose last statuses may still be on their way.
-    leaving: Mutex<HashMap<i32, TaskTracker>>,
+    partitions: Mutex<HashMap<i32, Arc<Ownership>>>,
     replays: Arc<Semaphore>,
 }
 
@@ -37,66 +37,68 @@ impl SenderMember {
     /// Must be called within the runtime that the messages' tasks are to run on.
     pub(crate) fn new(
         kafka: kafka::Cluster,
-        desk: Arc<Desk>,
+        context: Arc<SenderContext>,
+        leaving: Arc<Leaving>,
         revoke_deadline: Duration,
         ready: Readiness,
         reading: Readiness,
     ) -> Self {
         Self {
             kafka,
-            desk,
+            context,
+            leaving,
             revoke_deadline,
             ready,
             reading,
             runtime: Handle::current(),
             partitions: Mutex::default(),
-            leaving: Mutex::default(),
             replays: Arc::new(Semaphore::new(REPLAYS_AT_ONCE)),
         }
     }
 
-    fn partition(&self, number: i32) -> Option<Arc<Partition>> {
+    fn owned(&self, number: i32) -> Option<Arc<Ownership>> {
         self.partitions.lock().expect("not poisoned").get(&number).cloned()
     }
 
-    fn all(&self) -> Vec<Arc<Partition>> {
+    fn all(&self) -> Vec<Arc<Ownership>> {
         self.partitions.lock().expect("not poisoned").values().cloned().collect()
     }
 
     /// Where each open partition is.
     pub(crate) fn positions(&self) -> Vec<(i32, i64)> {
-        self.all().iter().filter_map(|partition| Some((partition.number, partition.taken_in_to()?))).collect()
+        let all = self.all();
+        all.iter().filter_map(|owned| Some((owned.partition.number, owned.partition.taken_in_to()?))).collect()
     }
 
     /// Marks the partitions that end before a position that they had earlier.
     pub(crate) fn compare(&self, positions: &[(i32, i64)], ends: &[i64]) {
         for &(number, position) in positions {
             if ends.get(number as usize).is_some_and(|end| position > *end)
-                && let Some(partition) = self.partition(number)
+                && let Some(owned) = self.owned(number)
             {
-                partition.give_back();
+                owned.partition.give_back();
             }
         }
     }
 
     /// A partition whose log went back.
     pub(crate) fn went_back(&self) -> Option<i32> {
-        self.all().iter().find(|partition| partition.is_given_back()).map(|partition| partition.number)
+        let all = self.all();
+        all.iter().map(|owned| &owned.partition).find(|partition| partition.is_given_back()).map(|found| found.number)
     }
 
     /// Reads the partition's statuses beside the rebalance, then opens it.
-    fn replay(&self, partition: Arc<Partition>, begin: Begin) {
+    fn replay(&self, owned: Arc<Ownership>, begin: Begin) {
         let (kafka, runtime, replays) = (self.kafka.clone(), self.runtime.clone(), Arc::clone(&self.replays));
-        let leaving = self.leaving.lock().expect("not poisoned").remove(&partition.number);
-        let (deadline, ready) = (self.revoke_deadline, self.ready.clone());
+        let (leaving, deadline, ready) = (Arc::clone(&self.leaving), self.revoke_deadline, self.ready.clone());
         self.runtime.spawn(async move {
+            let partition = &owned.partition;
             // What this process called before it lost the partition must be in what the replay reads.
-            if let Some(leaving) = leaving {
-                let left = tokio::time::timeout(deadline, leaving.wait());
-                let _ = partition.stop.run_until_cancelled(left).await;
-            }
+            let left = tokio::time::timeout(deadline, leaving.wait_for([partition.number]));
+            let _ = partition.stop.run_until_cancelled(left).await;
             let Some(Ok(_permit)) = partition.stop.run_until_cancelled(replays.acquire()).await else { return };
-            let _ = runtime.spawn_blocking(move || take_over(&kafka, &partition, begin, &ready)).await;
+            let taken = Arc::clone(&owned);
+            let _ = runtime.spawn_blocking(move || take_over(&kafka, &taken, begin, &ready)).await;
         });
     }
 }
@@ -117,22 +119,23 @@ fn tell_of_skipped(assigned: &Assigned, metrics: &Metrics) {
 }
 
 /// Replays until it succeeds or the partition is taken away.
-fn take_over(kafka: &kafka::Cluster, partition: &Arc<Partition>, begin: Begin, ready: &Readiness) {
+fn take_over(kafka: &kafka::Cluster, owned: &Arc<Ownership>, begin: Begin, ready: &Readiness) {
+    let partition = &owned.partition;
     while !partition.stop.is_cancelled() {
         match begin.replay(kafka, partition.number, &partition.stop) {
             Ok(replayed) => {
-                let settled = replayed.known.values().filter(|known| known.settled).count();
+                let settled = replayed.recovered.values().filter(|recovered| recovered.settled).count();
                 tracing::info!(
                     kafka.partition = partition.number,
                     ?begin,
                     frontier = replayed.frontier,
-                    known = replayed.known.len(),
+                    known = replayed.recovered.len(),
                     settled,
                     "partition taken over"
                 );
-                partition.desk.metrics.replayed.inc_by(replayed.known.len() as u64);
+                owned.context.metrics.replayed.inc_by(replayed.recovered.len() as u64);
                 ready.ready();
-                return partition.open_with(replayed);
+                return owned.begin(partition.open_with(replayed));
             }
             Err(kafka::Error::Stopped) => return,
             Err(error) => {
@@ -145,51 +148,52 @@ fn take_over(kafka: &kafka::Cluster, partition: &Arc<Partition>, begin: Begin, r
 
 impl Member for SenderMember {
     fn assigned(&self, assigned: &[Assigned]) -> Vec<Start> {
-        self.desk.fence.new_generation();
+        self.context.fence.new_generation();
         self.ready.ready();
         assigned
             .iter()
             .map(|one| {
                 let begin = Begin::of(one);
-                tell_of_skipped(one, &self.desk.metrics);
-                let partition = Arc::new(Partition::new(one.partition, Arc::clone(&self.desk), self.runtime.clone()));
-                self.partitions.lock().expect("not poisoned").insert(one.partition, Arc::clone(&partition));
-                self.replay(partition, begin);
+                tell_of_skipped(one, &self.context.metrics);
+                let owned = Arc::new(Ownership {
+                    partition: Partition::new(one.partition),
+                    context: Arc::clone(&self.context),
+                    tasks: self.leaving.tracker(one.partition),
+                    runtime: self.runtime.clone(),
+                });
+                self.partitions.lock().expect("not poisoned").insert(one.partition, Arc::clone(&owned));
+                self.replay(owned, begin);
                 Start(begin.start())
             })
             .collect()
     }
 
     fn revoked(&self, numbers: &[i32], lost: bool) -> Vec<Commit> {
-        let revoked: Vec<Arc<Partition>> = {
+        let revoked: Vec<Arc<Ownership>> = {
             let mut partitions = self.partitions.lock().expect("not poisoned");
             numbers.iter().filter_map(|number| partitions.remove(number)).collect()
         };
-        for partition in &revoked {
-            partition.stop.cancel();
-            partition.tasks.close();
+        for owned in &revoked {
+            owned.partition.stop.cancel();
         }
-        let leaving = revoked.iter().map(|partition| (partition.number, partition.tasks.clone()));
-        self.leaving.lock().expect("not poisoned").extend(leaving);
         if lost {
-            self.desk.fence.new_generation();
+            self.context.fence.new_generation();
             return vec![];
         }
-        let drained = async {
-            for partition in &revoked {
-                partition.tasks.wait().await;
-            }
-        };
+        let left = self.leaving.wait_for(revoked.iter().map(|owned| owned.partition.number));
         // The timer needs the runtime's context, which only `block_on` gives.
-        let drained = async { tokio::time::timeout(self.revoke_deadline, drained).await };
-        if self.runtime.block_on(drained).is_err() {
+        let left = async { tokio::time::timeout(self.revoke_deadline, left).await };
+        if self.runtime.block_on(left).is_err() {
             tracing::warn!("calls or statuses were still under way when their partitions had to be given up");
         }
-        revoked.iter().filter_map(|partition| partition.commit()).collect()
+        revoked.iter().filter_map(|owned| owned.partition.checkpoint()).collect()
     }
 
     fn take(&self, record: Record) -> Result<Intake, DecodeError> {
-        self.partition(record.partition).map_or(Ok(Intake::More), |partition| partition.record(&record))
+        let Some(owned) = self.owned(record.partition) else { return Ok(Intake::More) };
+        let (flow, opened) = owned.partition.take(&record)?;
+        owned.begin(opened);
+        Ok(flow)
     }
 
     fn garbage_skipped(&self, _: i32, _: i64) {}
@@ -199,25 +203,25 @@ impl Member for SenderMember {
     }
 
     fn has_room(&self, partition: i32) -> bool {
-        self.partition(partition).is_none_or(|partition| partition.wants())
+        self.owned(partition).is_none_or(|owned| owned.partition.has_room())
     }
 
     fn read_to(&self, partition: i32, position: i64) {
-        if let Some(partition) = self.partition(partition) {
-            partition.position(position);
+        if let Some(owned) = self.owned(partition) {
+            owned.partition.read_to(position);
         }
     }
 
     fn checkpoints(&self) -> Vec<Commit> {
-        let partitions = self.all();
-        let open: usize = partitions.iter().map(|partition| partition.open_slots()).sum();
-        self.desk.metrics.open_slots.set(i64::try_from(open).unwrap_or(i64::MAX));
-        let mut commits: Vec<Commit> = partitions.iter().filter_map(|partition| partition.commit()).collect();
+        let all = self.all();
+        let open: usize = all.iter().map(|owned| owned.partition.open_slots()).sum();
+        self.context.metrics.open_slots.set(i64::try_from(open).unwrap_or(i64::MAX));
+        let mut commits: Vec<Commit> = all.iter().filter_map(|owned| owned.partition.checkpoint()).collect();
         commits.sort_by_key(|commit| commit.partition);
         commits
     }
 
     fn commit_acknowledged(&self, sent: Moment) {
-        self.desk.fence.renew_lease(sent);
+        self.context.fence.renew_lease(sent);
     }
 }

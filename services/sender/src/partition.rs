@@ -1,32 +1,38 @@
-//! One partition of message-events while this sender owns it.
+//! One partition of message-events while this sender owns it: which messages are open, which wait for a slot, and what may be
+//! committed.
+//!
+//! It knows neither runtime nor provider: each call hands out the messages that it has opened, and the caller starts them
+//! ([`crate::message`]).
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use events::{DecodeError, MessageEvent, decode};
 use kafka::ledger::PartitionLedger;
 use kafka::{Commit, Intake, Record};
-use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use crate::message::{Desk, Slot};
-use crate::replay::{Known, Replayed};
+use crate::replay::{Recovered, Replayed};
 
 /// Messages taken in and not settled.
 const MAX_OPEN: usize = 1_000;
 /// Records that wait for a slot; over this the partition is paused until half are gone.
 const MAX_STASH: usize = 1_000;
 
+/// A message that was given a slot.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) offset: i64,
+    pub(crate) event: MessageEvent,
+    /// What an earlier owner's statuses say of it.
+    pub(crate) recovered: Option<Recovered>,
+}
+
 /// Lives from assignment to revocation; a partition that comes back is a new one.
 pub(crate) struct Partition {
     pub(crate) number: i32,
-    pub(crate) desk: Arc<Desk>,
     /// The partition is being given up: start nothing more.
     pub(crate) stop: CancellationToken,
-    /// Its messages. They outlive it until the statuses of their calls are acknowledged.
-    pub(crate) tasks: TaskTracker,
-    runtime: Handle,
     inner: Mutex<Inner>,
 }
 
@@ -47,35 +53,28 @@ struct Open {
     /// Messages before this offset were settled by an earlier owner.
     frontier: i64,
     /// What the replay found about messages at or above it.
-    known: HashMap<i64, Known>,
+    recovered: HashMap<i64, Recovered>,
 }
 
 impl Partition {
-    pub(crate) fn new(number: i32, desk: Arc<Desk>, runtime: Handle) -> Self {
-        Self {
-            number,
-            desk,
-            stop: CancellationToken::new(),
-            tasks: TaskTracker::new(),
-            runtime,
-            inner: Mutex::default(),
-        }
+    pub(crate) fn new(number: i32) -> Self {
+        Self { number, stop: CancellationToken::new(), inner: Mutex::default() }
     }
 
-    /// The replay is complete: what waited is taken in.
-    pub(crate) fn open_with(self: &Arc<Self>, replayed: Replayed) {
+    /// Takes in what waited: the replay is complete.
+    pub(crate) fn open_with(&self, replayed: Replayed) -> Vec<Opened> {
         let mut ledger = PartitionLedger::new(replayed.frontier, replayed.status_end);
         if let Some(last_source) = replayed.last_source {
             ledger.inherit(replayed.bookmark, last_source);
         }
         let mut inner = self.inner.lock().expect("not poisoned");
         runtime::crash_point!("send::replayed");
-        inner.open = Some(Open { ledger, frontier: replayed.frontier, known: replayed.known });
-        self.fill(&mut inner);
+        inner.open = Some(Open { ledger, frontier: replayed.frontier, recovered: replayed.recovered });
+        self.fill(&mut inner)
     }
 
     /// Takes a record from the consumer.
-    pub(crate) fn record(self: &Arc<Self>, record: &Record) -> Result<Intake, DecodeError> {
+    pub(crate) fn take(&self, record: &Record) -> Result<(Intake, Vec<Opened>), DecodeError> {
         let event = decode(record.payload.as_deref())?;
         let mut inner = self.inner.lock().expect("not poisoned");
         if record.offset < inner.next {
@@ -83,21 +82,21 @@ impl Partition {
             inner.given_back = true;
         }
         if inner.given_back {
-            return Ok(Intake::More);
+            return Ok((Intake::More, vec![]));
         }
         inner.next = record.offset + 1;
         inner.stash.push_back((record.offset, event));
-        self.fill(&mut inner);
-        Ok(if inner.stash.len() < MAX_STASH { Intake::More } else { Intake::Full })
+        let opened = self.fill(&mut inner);
+        Ok((if inner.stash.len() < MAX_STASH { Intake::More } else { Intake::Full }, opened))
     }
 
     /// Whether half the stash is free.
-    pub(crate) fn wants(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         self.inner.lock().expect("not poisoned").stash.len() <= MAX_STASH / 2
     }
 
-    /// The consumer's position: it counts once all that was read before it is taken in.
-    pub(crate) fn position(&self, position: i64) {
+    /// Notes the consumer's position: it counts once all that was read before it is taken in.
+    pub(crate) fn read_to(&self, position: i64) {
         let mut inner = self.inner.lock().expect("not poisoned");
         if inner.stash.is_empty()
             && let Some(open) = &mut inner.open
@@ -107,7 +106,7 @@ impl Partition {
     }
 
     /// What may be committed; nothing before the replay is complete.
-    pub(crate) fn commit(&self) -> Option<Commit> {
+    pub(crate) fn checkpoint(&self) -> Option<Commit> {
         let mut inner = self.inner.lock().expect("not poisoned");
         if inner.given_back {
             return Some(Commit { partition: self.number, offset: 0, metadata: String::new() });
@@ -125,13 +124,13 @@ impl Partition {
         Some(self.inner.lock().expect("not poisoned").open.as_mut()?.ledger.checkpoint().position)
     }
 
-    /// The log went back: what is on the wire is finished, and nothing more is begun.
+    /// Begins nothing more: the log went back. What is on the wire is finished.
     pub(crate) fn give_back(&self) {
         self.stop.cancel();
         self.inner.lock().expect("not poisoned").given_back = true;
     }
 
-    /// Whether it did.
+    /// Whether the log went back.
     pub(crate) fn is_given_back(&self) -> bool {
         self.inner.lock().expect("not poisoned").given_back
     }
@@ -141,44 +140,46 @@ impl Partition {
         self.inner.lock().expect("not poisoned").open.as_ref().map_or(0, |open| open.ledger.open())
     }
 
-    /// A status of this partition is acknowledged.
+    /// Notes that a status of this partition is acknowledged.
     pub(crate) fn acknowledge(&self, status_offset: i64) {
         if let Some(open) = &mut self.inner.lock().expect("not poisoned").open {
             open.ledger.acknowledge(status_offset);
         }
     }
 
-    /// A message is settled; the next one takes its place.
-    pub(crate) fn close(self: &Arc<Self>, offset: i64) {
+    /// Closes a settled message's slot; the next one takes its place.
+    pub(crate) fn close(&self, offset: i64) -> Vec<Opened> {
         let mut inner = self.inner.lock().expect("not poisoned");
         if let Some(open) = &mut inner.open {
             open.ledger.settle(offset);
         }
-        self.fill(&mut inner);
+        self.fill(&mut inner)
     }
 
     /// Gives free slots to what waits.
-    fn fill(self: &Arc<Self>, inner: &mut Inner) {
-        let Some(open) = &mut inner.open else { return };
+    fn fill(&self, inner: &mut Inner) -> Vec<Opened> {
+        let mut opened = vec![];
+        let Some(open) = &mut inner.open else { return opened };
         while open.ledger.open() < MAX_OPEN && !self.stop.is_cancelled() {
-            let Some((offset, event)) = inner.stash.pop_front() else { return };
-            self.take_in(open, offset, event);
+            let Some((offset, event)) = inner.stash.pop_front() else { break };
+            opened.extend(open.take_in(offset, event));
         }
+        opened
     }
+}
 
-    fn take_in(self: &Arc<Self>, open: &mut Open, offset: i64, event: MessageEvent) {
-        if offset < open.frontier {
-            return;
+impl Open {
+    /// Opens the message, unless an earlier owner has settled it.
+    fn take_in(&mut self, offset: i64, event: MessageEvent) -> Option<Opened> {
+        if offset < self.frontier {
+            return None;
         }
-        let known = open.known.remove(&offset).filter(|known| known.is_of(&event));
-        if known.as_ref().is_some_and(|known| known.settled) {
-            open.ledger.advance(offset + 1);
-            return;
+        let recovered = self.recovered.remove(&offset).filter(|recovered| recovered.is_of(&event));
+        if recovered.as_ref().is_some_and(|recovered| recovered.settled) {
+            self.ledger.advance(offset + 1);
+            return None;
         }
-        open.ledger.deliver(offset);
-        let (attempt, not_before, in_doubt) =
-            known.map_or((0, None, false), |known| (known.attempt, known.not_before, known.in_doubt));
-        let slot = Slot { partition: Arc::clone(self), offset, event, attempt, not_before, in_doubt };
-        self.tasks.spawn_on(slot.run(), &self.runtime);
+        self.ledger.deliver(offset);
+        Some(Opened { offset, event, recovered })
     }
 }

@@ -22,9 +22,9 @@ pub(crate) enum Begin {
     Whole { low: i64 },
 }
 
-/// What is known about a message that may be open.
+/// What the statuses say of a message that may be open.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Known {
+pub(crate) struct Recovered {
     message_id: MessageId,
     round: i32,
     /// Where its first status lies.
@@ -49,7 +49,7 @@ pub(crate) struct Replayed {
     /// Where the status partition ended.
     pub(crate) status_end: i64,
     /// By source offset, at or above the frontier.
-    pub(crate) known: HashMap<i64, Known>,
+    pub(crate) recovered: HashMap<i64, Recovered>,
 }
 
 impl Begin {
@@ -101,7 +101,7 @@ impl Begin {
     }
 }
 
-impl Known {
+impl Recovered {
     fn new(event: &StatusEvent, offset: i64) -> Self {
         Self {
             message_id: event.message_id,
@@ -141,16 +141,16 @@ fn status_of(record: &Record, partition: i32) -> Option<StatusEvent> {
 }
 
 fn from_bookmark(statuses: &TableReader, partition: i32, frontier: i64, bookmark: i64) -> kafka::Result<Replayed> {
-    let mut known: HashMap<i64, Known> = HashMap::new();
+    let mut known: HashMap<i64, Recovered> = HashMap::new();
     let ends = statuses.read_to_end(DEADLINE, |record| {
         let Some(event) = status_of(&record, partition).filter(|event| event.source.offset >= frontier) else { return };
         known
             .entry(event.source.offset)
             .and_modify(|known| known.add(&event))
-            .or_insert_with(|| Known::new(&event, record.offset));
+            .or_insert_with(|| Recovered::new(&event, record.offset));
     })?;
     let last_source = known.keys().max().copied();
-    Ok(Replayed { frontier, bookmark, last_source, status_end: ends[0], known })
+    Ok(Replayed { frontier, bookmark, last_source, status_end: ends[0], recovered: known })
 }
 
 /// Reads both logs side by side: a status never precedes its message, so reading the messages up to the source of each
@@ -174,10 +174,10 @@ fn whole(statuses: &TableReader, messages: &TableReader, partition: i32, low: i6
         return Err(error);
     }
     let frontier = merge.frontier();
-    let known: HashMap<i64, Known> = merge.known.into_iter().filter(|(source, _)| *source >= frontier).collect();
+    let known: HashMap<i64, Recovered> = merge.known.into_iter().filter(|(source, _)| *source >= frontier).collect();
     let bookmark = known.values().map(|known| known.first_status).min().unwrap_or(ends[0]);
     let last_source = known.keys().max().copied();
-    Ok(Replayed { frontier, bookmark, last_source, status_end: ends[0], known })
+    Ok(Replayed { frontier, bookmark, last_source, status_end: ends[0], recovered: known })
 }
 
 /// The two logs, as far as they are read.
@@ -187,7 +187,7 @@ struct Merge {
     /// anew.
     open: BTreeMap<i64, (MessageId, i32)>,
     /// Statuses of messages at or above the lowest open one.
-    known: BTreeMap<i64, Known>,
+    known: BTreeMap<i64, Recovered>,
     /// Where the messages are read to.
     read_to: i64,
 }
@@ -207,7 +207,7 @@ impl Merge {
         if self.open.get(&source).is_some_and(|message| *message != (event.message_id, event.round)) {
             return;
         }
-        self.known.entry(source).and_modify(|known| known.add(event)).or_insert_with(|| Known::new(event, offset));
+        self.known.entry(source).and_modify(|known| known.add(event)).or_insert_with(|| Recovered::new(event, offset));
         if event.kind == Kind::Settled {
             self.open.remove(&source);
             let frontier = self.frontier();
@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn a_replayed_message_keeps_its_highest_attempt() {
-        let mut known = Known::new(&status(3, Kind::Open, 2), 10);
+        let mut known = Recovered::new(&status(3, Kind::Open, 2), 10);
         known.add(&status(3, Kind::Open, 1));
         assert_eq!((known.attempt, known.settled, known.first_status), (2, false, 10));
         known.add(&status(3, Kind::Settled, 3));
@@ -314,7 +314,7 @@ mod tests {
 
     #[test]
     fn a_call_is_in_doubt_from_its_start_until_something_came_of_it() {
-        let mut known = Known::new(&status(3, Kind::Started, 1), 10);
+        let mut known = Recovered::new(&status(3, Kind::Started, 1), 10);
         assert!(known.in_doubt);
         known.add(&status(3, Kind::Open, 1));
         assert!(!known.in_doubt);
@@ -324,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_call_that_was_announced_and_not_made_is_in_no_doubt_and_not_counted() {
-        let mut known = Known::new(&status(3, Kind::Open, 1), 10);
+        let mut known = Recovered::new(&status(3, Kind::Open, 1), 10);
         known.add(&status(3, Kind::Started, 2));
         known.add(&StatusEvent { status: Status::Created, ..status(3, Kind::Open, 1) });
         assert_eq!((known.in_doubt, known.attempt), (false, 1));
