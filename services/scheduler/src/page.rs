@@ -106,12 +106,13 @@ pub(crate) fn message(
         mailing_version: mailing.version,
         client_id: client.id,
         phone: Some(client.phone_number),
-        text: Some(mailing.text.clone()),
+        text: Some(mailing.text.as_str().into()),
         operator_code: client.mobile_operator_code,
         ends_at: mailing.ends_at,
         window: None,
         delivery: Delivery::from(mailing.delivery.clone()),
         round,
+        attempts: 0,
         planned_at: now,
     })
 }

@@ -17,6 +17,7 @@ mod message;
 mod metrics;
 mod partition;
 mod provider;
+mod recovered;
 mod replay;
 mod settings;
 mod statuses;

@@ -124,16 +124,16 @@ fn take_over(kafka: &kafka::Cluster, owned: &Arc<Ownership>, begin: Begin, ready
     while !partition.stop.is_cancelled() {
         match begin.replay(kafka, partition.number, &partition.stop) {
             Ok(replayed) => {
-                let settled = replayed.recovered.values().filter(|recovered| recovered.settled).count();
+                let (open, settled) = (replayed.statuses.open(), replayed.statuses.settled());
                 tracing::info!(
                     kafka.partition = partition.number,
                     ?begin,
-                    frontier = replayed.frontier,
-                    known = replayed.recovered.len(),
+                    frontier = replayed.statuses.frontier(),
+                    open,
                     settled,
                     "partition taken over"
                 );
-                owned.context.metrics.replayed.inc_by(replayed.recovered.len() as u64);
+                owned.context.metrics.replayed.inc_by((open + settled) as u64);
                 ready.ready();
                 return owned.begin(partition.open_with(replayed));
             }

@@ -42,6 +42,8 @@ struct Slot {
     event: MessageEvent,
     /// Calls made so far, also by an earlier owner, the one in doubt not counted.
     attempt: i32,
+    /// Calls announced so far, of an `at_most_once` mailing.
+    announced: i32,
     /// The next call begins no earlier.
     not_before: Option<DateTime<Utc>>,
     /// An earlier owner was about to make another call, and nobody knows what came of it.
@@ -60,9 +62,10 @@ struct Told {
 impl Slot {
     fn new(owned: Arc<Ownership>, opened: Opened) -> Self {
         let Opened { offset, event, recovered } = opened;
-        let (attempt, not_before, in_doubt) =
-            recovered.map_or((0, None, false), |known| (known.attempt, known.not_before, known.in_doubt));
-        Self { owned, offset, event, attempt, not_before, in_doubt }
+        let (attempt, announced, not_before, in_doubt) = recovered.map_or((0, 0, None, false), |known| {
+            (known.attempt, known.announced, known.not_before, known.is_in_doubt())
+        });
+        Self { owned, offset, event, attempt, announced, not_before, in_doubt }
     }
 
     /// Brings the message to its settling status, or stops where it may when the partition is taken away.
@@ -189,12 +192,14 @@ impl Slot {
             client_id: self.event.client_id,
             round: self.event.round,
             attempt: self.attempt,
+            announced: self.announced,
             kind,
             status,
             reason: told.reason,
             code: told.code,
             latency_ms: told.latency.map(|latency| i32::try_from(latency.as_millis()).unwrap_or(i32::MAX)),
             not_before: self.not_before.filter(|_| kind == Kind::Open),
+            operator_code: Some(self.event.operator_code),
             detail: told.detail.as_deref().map(mask_detail),
             planned_at: self.event.planned_at,
             occurred_at: context.clock.now(),

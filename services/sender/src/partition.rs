@@ -4,7 +4,7 @@
 //! It knows neither runtime nor provider: each call hands out the messages that it has opened, and the caller starts them
 //! ([`crate::message`]).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Mutex;
 
 use events::{DecodeError, MessageEvent, decode};
@@ -12,7 +12,8 @@ use kafka::ledger::PartitionLedger;
 use kafka::{Commit, Intake, Record};
 use tokio_util::sync::CancellationToken;
 
-use crate::replay::{Recovered, Replayed};
+use crate::recovered::{Recovered, Statuses};
+use crate::replay::Replayed;
 
 /// Messages taken in and not settled.
 const MAX_OPEN: usize = 1_000;
@@ -53,7 +54,7 @@ struct Open {
     /// Messages before this offset were settled by an earlier owner.
     frontier: i64,
     /// What the replay found about messages at or above it.
-    recovered: HashMap<i64, Recovered>,
+    statuses: Statuses,
 }
 
 impl Partition {
@@ -63,13 +64,14 @@ impl Partition {
 
     /// Takes in what waited: the replay is complete.
     pub(crate) fn open_with(&self, replayed: Replayed) -> Vec<Opened> {
-        let mut ledger = PartitionLedger::new(replayed.frontier, replayed.status_end);
-        if let Some(last_source) = replayed.last_source {
-            ledger.inherit(replayed.bookmark, last_source);
+        let Replayed { bookmark, status_end, statuses } = replayed;
+        let mut ledger = PartitionLedger::new(statuses.frontier(), status_end);
+        if let Some(last_source) = statuses.last_source() {
+            ledger.inherit(bookmark, last_source);
         }
         let mut inner = self.inner.lock().expect("not poisoned");
         runtime::crash_point!("send::replayed");
-        inner.open = Some(Open { ledger, frontier: replayed.frontier, recovered: replayed.recovered });
+        inner.open = Some(Open { ledger, frontier: statuses.frontier(), statuses });
         self.fill(&mut inner)
     }
 
@@ -174,12 +176,12 @@ impl Open {
         if offset < self.frontier {
             return None;
         }
-        let recovered = self.recovered.remove(&offset).filter(|recovered| recovered.is_of(&event));
-        if recovered.as_ref().is_some_and(|recovered| recovered.settled) {
+        if self.statuses.has_settled(offset, &event) {
             self.ledger.advance(offset + 1);
             return None;
         }
         self.ledger.deliver(offset);
+        let recovered = self.statuses.take(offset, &event);
         Some(Opened { offset, event, recovered })
     }
 }

@@ -1,14 +1,15 @@
 //! Recovery: what the statuses say about messages that an earlier owner left open. Every call blocks.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use domain::ids::MessageId;
 use events::topics::Topic;
 use events::{Kind, MessageEvent, StatusEvent, decode};
 use kafka::{Assigned, Cluster, Isolation, Record, TableReader};
 use tokio_util::sync::CancellationToken;
+
+use crate::recovered::Statuses;
 
 /// A replay reads 2 million records a second; a day's log fits many times.
 const DEADLINE: Duration = Duration::from_secs(600);
@@ -22,34 +23,15 @@ pub(crate) enum Begin {
     Whole { low: i64 },
 }
 
-/// What the statuses say of a message that may be open.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Recovered {
-    message_id: MessageId,
-    round: i32,
-    /// Where its first status lies.
-    first_status: i64,
-    pub(crate) settled: bool,
-    /// Calls made so far, the one in doubt not counted.
-    pub(crate) attempt: i32,
-    pub(crate) not_before: Option<DateTime<Utc>>,
-    /// Its last status is that a call was about to begin.
-    pub(crate) in_doubt: bool,
-}
-
 /// What a replay found.
 #[derive(Debug)]
 pub(crate) struct Replayed {
-    /// Messages before this offset are settled.
-    pub(crate) frontier: i64,
-    /// Where the next replay must begin as long as a message up to `last_source` may be open.
+    /// Where the next replay must begin as long as a message up to the last one that a status told of may be open.
     pub(crate) bookmark: i64,
-    /// The highest source offset seen, at or above the frontier.
-    pub(crate) last_source: Option<i64>,
     /// Where the status partition ended.
     pub(crate) status_end: i64,
-    /// By source offset, at or above the frontier.
-    pub(crate) recovered: HashMap<i64, Recovered>,
+    /// What the statuses say; messages below their frontier are settled.
+    pub(crate) statuses: Statuses,
 }
 
 impl Begin {
@@ -73,11 +55,11 @@ impl Begin {
     }
 
     /// Reads the statuses of the partition, until `stop` says that it isn't ours any more.
-    pub(crate) fn replay(self, client: &Cluster, partition: i32, stop: &CancellationToken) -> kafka::Result<Replayed> {
-        let topic = client.topics.name(Topic::StatusEvents);
+    pub(crate) fn replay(self, cluster: &Cluster, partition: i32, stop: &CancellationToken) -> kafka::Result<Replayed> {
+        let topic = cluster.topics.name(Topic::StatusEvents);
         match self {
             Self::Bookmark { frontier, bookmark } => {
-                let statuses = TableReader::from_offset(client, &topic, partition, bookmark, Isolation::Uncommitted)?
+                let statuses = TableReader::from_offset(cluster, &topic, partition, bookmark, Isolation::Uncommitted)?
                     .stopped_by(stop);
                 let end = statuses.ends(Duration::from_secs(5))?[0];
                 if end < bookmark {
@@ -91,47 +73,14 @@ impl Begin {
             }
             Self::Whole { low } => {
                 let statuses =
-                    TableReader::from_start(client, &topic, &[partition], Isolation::Uncommitted)?.stopped_by(stop);
-                let topic = client.topics.name(Topic::MessageEvents);
+                    TableReader::from_start(cluster, &topic, &[partition], Isolation::Uncommitted)?.stopped_by(stop);
+                let topic = cluster.topics.name(Topic::MessageEvents);
                 let messages =
-                    TableReader::from_start(client, &topic, &[partition], Isolation::Committed)?.stopped_by(stop);
+                    TableReader::from_start(cluster, &topic, &[partition], Isolation::Committed)?.stopped_by(stop);
                 whole(&statuses, &messages, partition, low)
             }
         }
     }
-}
-
-impl Recovered {
-    fn new(event: &StatusEvent, offset: i64) -> Self {
-        Self {
-            message_id: event.message_id,
-            round: event.round,
-            first_status: offset,
-            settled: event.kind == Kind::Settled,
-            attempt: calls_before(event),
-            not_before: event.not_before,
-            in_doubt: event.kind == Kind::Started,
-        }
-    }
-
-    fn add(&mut self, event: &StatusEvent) {
-        self.settled |= event.kind == Kind::Settled;
-        if calls_before(event) >= self.attempt {
-            self.attempt = calls_before(event);
-            self.not_before = event.not_before;
-            self.in_doubt = event.kind == Kind::Started;
-        }
-    }
-
-    /// A topic that was made anew has other messages at the same offsets.
-    pub(crate) fn is_of(&self, event: &MessageEvent) -> bool {
-        self.message_id == event.message_id && self.round == event.round
-    }
-}
-
-/// A `started` counts the call that is about to begin; it may be taken back.
-fn calls_before(event: &StatusEvent) -> i32 {
-    event.attempt - i32::from(event.kind == Kind::Started)
 }
 
 fn status_of(record: &Record, partition: i32) -> Option<StatusEvent> {
@@ -140,24 +89,21 @@ fn status_of(record: &Record, partition: i32) -> Option<StatusEvent> {
     decode::<StatusEvent>(record.payload.as_deref()).ok().filter(|event| event.source.partition == partition)
 }
 
-fn from_bookmark(statuses: &TableReader, partition: i32, frontier: i64, bookmark: i64) -> kafka::Result<Replayed> {
-    let mut known: HashMap<i64, Recovered> = HashMap::new();
-    let ends = statuses.read_to_end(DEADLINE, |record| {
-        let Some(event) = status_of(&record, partition).filter(|event| event.source.offset >= frontier) else { return };
-        known
-            .entry(event.source.offset)
-            .and_modify(|known| known.add(&event))
-            .or_insert_with(|| Recovered::new(&event, record.offset));
+fn from_bookmark(reader: &TableReader, partition: i32, frontier: i64, bookmark: i64) -> kafka::Result<Replayed> {
+    let mut statuses = Statuses::above(frontier);
+    let ends = reader.read_to_end(DEADLINE, |record| {
+        if let Some(event) = status_of(&record, partition) {
+            statuses.add(&event);
+        }
     })?;
-    let last_source = known.keys().max().copied();
-    Ok(Replayed { frontier, bookmark, last_source, status_end: ends[0], recovered: known })
+    Ok(Replayed { bookmark, status_end: ends[0], statuses })
 }
 
 /// Reads both logs side by side: a status never precedes its message, so reading the messages up to the source of each
 /// status is enough, and what is remembered is what was open at once.
 fn whole(statuses: &TableReader, messages: &TableReader, partition: i32, low: i64) -> kafka::Result<Replayed> {
     let message_end = messages.ends(Duration::from_secs(5))?[0];
-    let mut merge = Merge { read_to: low, ..Merge::default() };
+    let mut merge = Merge::from(low);
     let mut failed = None;
     let ends = statuses.read_to_end(DEADLINE, |record| {
         let Some(event) = status_of(&record, partition).filter(|event| event.source.offset < message_end) else {
@@ -165,70 +111,85 @@ fn whole(statuses: &TableReader, messages: &TableReader, partition: i32, low: i6
         };
         if failed.is_none() && event.source.offset >= merge.read_to {
             let up_to = event.source.offset + 1;
-            failed = messages.read_to(&[up_to], DEADLINE, |record| merge.read(&record)).err();
+            failed = messages.read_to(&[up_to], DEADLINE, |message| merge.read(&message, record.offset)).err();
             merge.read_to = merge.read_to.max(up_to);
         }
-        merge.take(&event, record.offset);
+        merge.add(&event);
     })?;
-    if let Some(error) = failed {
-        return Err(error);
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(merge.finish(ends[0])),
     }
-    let frontier = merge.frontier();
-    let known: HashMap<i64, Recovered> = merge.known.into_iter().filter(|(source, _)| *source >= frontier).collect();
-    let bookmark = known.values().map(|known| known.first_status).min().unwrap_or(ends[0]);
-    let last_source = known.keys().max().copied();
-    Ok(Replayed { frontier, bookmark, last_source, status_end: ends[0], recovered: known })
 }
 
 /// The two logs, as far as they are read.
-#[derive(Default)]
 struct Merge {
-    /// Messages read and not settled, with what tells them from others that had their offset before the topic was made
-    /// anew.
-    open: BTreeMap<i64, (MessageId, i32)>,
+    /// Messages read and not settled, by offset.
+    open: BTreeMap<i64, Read>,
     /// Statuses of messages at or above the lowest open one.
-    known: BTreeMap<i64, Recovered>,
+    statuses: Statuses,
     /// Where the messages are read to.
     read_to: i64,
 }
 
+/// A message that was read and isn't settled.
+struct Read {
+    /// Tells it from others that had its offset before the topic was made anew.
+    message_id: MessageId,
+    round: i32,
+    /// Its statuses, and those of all messages behind it, lie at or behind this offset: it was read for the one there.
+    statuses_from: i64,
+}
+
 impl Merge {
-    /// Takes a message in. One that can't be decoded was dead-lettered by whoever owned the partition then, and has no
-    /// status that would close it.
-    fn read(&mut self, record: &Record) {
+    fn from(low: i64) -> Self {
+        Self { open: BTreeMap::new(), statuses: Statuses::above(low), read_to: low }
+    }
+
+    /// Takes a message in, read for the status at `status`. One that can't be decoded was dead-lettered by whoever owned the
+    /// partition then, and has no status that would close it.
+    fn read(&mut self, record: &Record, status: i64) {
         if let Ok(event) = decode::<MessageEvent>(record.payload.as_deref()) {
-            self.open.insert(record.offset, (event.message_id, event.round));
+            self.open(record.offset, &event, status);
         }
         self.read_to = record.offset + 1;
     }
 
-    fn take(&mut self, event: &StatusEvent, offset: i64) {
+    fn open(&mut self, offset: i64, event: &MessageEvent, status: i64) {
+        let read = Read { message_id: event.message_id, round: event.round, statuses_from: status };
+        self.open.insert(offset, read);
+    }
+
+    fn add(&mut self, event: &StatusEvent) {
         let source = event.source.offset;
-        if self.open.get(&source).is_some_and(|message| *message != (event.message_id, event.round)) {
+        let is_of = |read: &Read| (read.message_id, read.round) == (event.message_id, event.round);
+        if self.open.get(&source).is_some_and(|read| !is_of(read)) {
             return;
         }
-        self.known.entry(source).and_modify(|known| known.add(event)).or_insert_with(|| Recovered::new(event, offset));
+        self.statuses.add(event);
         if event.kind == Kind::Settled {
             self.open.remove(&source);
-            let frontier = self.frontier();
-            while self.known.first_key_value().is_some_and(|(&source, _)| source < frontier) {
-                self.known.pop_first();
-            }
+            self.statuses.raise_frontier(self.frontier());
         }
     }
 
     fn frontier(&self) -> i64 {
         self.open.first_key_value().map_or(self.read_to, |(&offset, _)| offset)
     }
+
+    fn finish(mut self, status_end: i64) -> Replayed {
+        self.statuses.raise_frontier(self.frontier());
+        let bookmark = self.open.first_key_value().map_or(status_end, |(_, read)| read.statuses_from);
+        Replayed { bookmark, status_end, statuses: self.statuses }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use domain::status::Status;
-    use events::Source;
     use kafka::CommittedPartition;
 
     use super::*;
+    use crate::recovered::tests::{message, status};
 
     fn assigned(low: i64, end: i64, committed: Option<(i64, &str)>) -> Assigned {
         let committed = committed.map(|(offset, metadata)| (offset, metadata.to_owned()));
@@ -254,79 +215,40 @@ mod tests {
         }
     }
 
-    fn status(source: i64, kind: Kind, attempt: i32) -> StatusEvent {
-        let now: DateTime<Utc> = "2026-05-01T12:00:00Z".parse().unwrap();
-        StatusEvent {
-            message_id: MessageId::new(1, source + 1).unwrap(),
-            mailing_id: uuid::Uuid::nil(),
-            client_id: uuid::Uuid::nil(),
-            round: 1,
-            attempt,
-            kind,
-            status: if kind == Kind::Settled { Status::Succeeded } else { Status::Retrying },
-            reason: None,
-            code: None,
-            latency_ms: None,
-            not_before: None,
-            detail: None,
-            planned_at: now,
-            occurred_at: now,
-            source: Source { partition: 0, offset: source },
-        }
-    }
-
     #[test]
     fn side_by_side_only_what_is_open_at_once_is_remembered() {
-        let mut merge = Merge::default();
-        for message in 0..1_000 {
-            merge.open.insert(message, (MessageId::new(1, message + 1).unwrap(), 1));
-            merge.read_to = message + 1;
-            if message != 900 {
-                merge.take(&status(message, Kind::Settled, 1), message);
-            } else {
-                merge.take(&status(message, Kind::Open, 1), message);
-            }
-            assert!(merge.known.len() <= 100, "{message}: {}", merge.known.len());
+        let mut merge = Merge::from(0);
+        for offset in 0..1_000 {
+            merge.open(offset, &message(offset), offset);
+            merge.read_to = offset + 1;
+            let kind = if offset == 900 { Kind::Open } else { Kind::Settled };
+            merge.add(&status(offset, kind, 1));
+            assert!(merge.statuses.settled() <= 99, "{offset}: {}", merge.statuses.settled());
         }
-        assert_eq!(merge.frontier(), 900);
-        assert_eq!(merge.known.len(), 100);
-        assert!(!merge.known[&900].settled);
-        assert!(merge.known[&950].settled);
+        let Replayed { bookmark, statuses, .. } = merge.finish(1_000);
+        assert_eq!((statuses.frontier(), bookmark), (900, 900));
+        assert_eq!((statuses.open(), statuses.settled()), (1, 99));
+        assert!(statuses.has_settled(950, &message(950)));
     }
 
     #[test]
-    fn a_status_of_a_message_that_had_the_offset_before_the_topic_was_made_anew_settles_nothing() {
-        let mut merge = Merge::default();
-        merge.open.insert(0, (MessageId::new(2, 7).unwrap(), 1));
+    fn side_by_side_a_status_of_another_message_at_the_offset_closes_nothing() {
+        let mut merge = Merge::from(0);
+        merge.open(0, &MessageEvent { message_id: MessageId::new(2, 7).unwrap(), ..message(0) }, 4);
         merge.read_to = 1;
-        merge.take(&status(0, Kind::Settled, 1), 0);
-        assert_eq!((merge.frontier(), merge.known.len()), (0, 0));
+        merge.add(&status(0, Kind::Settled, 1));
+        let replayed = merge.finish(9);
+        assert_eq!((replayed.statuses.frontier(), replayed.bookmark), (0, 4));
+        assert_eq!((replayed.statuses.open(), replayed.statuses.settled()), (0, 0));
     }
 
     #[test]
-    fn a_replayed_message_keeps_its_highest_attempt() {
-        let mut known = Recovered::new(&status(3, Kind::Open, 2), 10);
-        known.add(&status(3, Kind::Open, 1));
-        assert_eq!((known.attempt, known.settled, known.first_status), (2, false, 10));
-        known.add(&status(3, Kind::Settled, 3));
-        assert_eq!((known.attempt, known.settled), (3, true));
-    }
-
-    #[test]
-    fn a_call_is_in_doubt_from_its_start_until_something_came_of_it() {
-        let mut known = Recovered::new(&status(3, Kind::Started, 1), 10);
-        assert!(known.in_doubt);
-        known.add(&status(3, Kind::Open, 1));
-        assert!(!known.in_doubt);
-        known.add(&status(3, Kind::Started, 2));
-        assert_eq!((known.in_doubt, known.attempt), (true, 1));
-    }
-
-    #[test]
-    fn a_call_that_was_announced_and_not_made_is_in_no_doubt_and_not_counted() {
-        let mut known = Recovered::new(&status(3, Kind::Open, 1), 10);
-        known.add(&status(3, Kind::Started, 2));
-        known.add(&StatusEvent { status: Status::Created, ..status(3, Kind::Open, 1) });
-        assert_eq!((known.in_doubt, known.attempt), (false, 1));
+    fn with_nothing_open_the_next_replay_begins_at_the_end() {
+        let mut merge = Merge::from(0);
+        merge.open(0, &message(0), 0);
+        merge.read_to = 1;
+        merge.add(&status(0, Kind::Settled, 1));
+        let replayed = merge.finish(9);
+        assert_eq!((replayed.statuses.frontier(), replayed.bookmark), (1, 9));
     }
 }

@@ -48,6 +48,12 @@ pub enum DecodeError {
     },
 }
 
+/// Leaves a number out of an event that has nothing to count.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+pub(crate) fn is_zero(number: &i32) -> bool {
+    *number == 0
+}
+
 /// Writes an event.
 pub fn encode<E: Event>(event: &E) -> Result<Vec<u8>, EncodeError> {
     let bytes = serde_json::to_vec(event)?;

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use domain::ids::MessageId;
 use domain::mailing::Delivery;
@@ -20,7 +22,7 @@ pub struct MessageEvent {
     pub phone: Option<i64>,
     /// Absent with the phone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub text: Option<String>,
+    pub text: Option<Arc<str>>,
     /// The client's operator code, 900–999.
     pub operator_code: i16,
     /// The mailing's end when it was planned; the board's counts.
@@ -32,6 +34,9 @@ pub struct MessageEvent {
     pub delivery: Delivery,
     /// 1, and one more each time a pass plans it again.
     pub round: i32,
+    /// Calls made in earlier rounds.
+    #[serde(default, skip_serializing_if = "crate::codec::is_zero")]
+    pub attempts: i32,
     /// When its page was read.
     pub planned_at: DateTime<Utc>,
 }

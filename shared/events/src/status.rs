@@ -17,6 +17,10 @@ pub struct StatusEvent {
     pub round: i32,
     /// Calls made so far, the throttled ones not counted; of a `started` the one that is about to begin.
     pub attempt: i32,
+    /// How many calls of an `at_most_once` message were announced so far. An answer or a take-back clears the doubt of an
+    /// announcement up to its own number, so a copy that arrives late clears no later one.
+    #[serde(default, skip_serializing_if = "crate::codec::is_zero")]
+    pub announced: i32,
     /// Whether the message is settled by this.
     pub kind: Kind,
     /// The message's status now.
@@ -33,6 +37,9 @@ pub struct StatusEvent {
     /// The next attempt (retrying) or round (held) begins no earlier.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<DateTime<Utc>>,
+    /// The client's operator code, 900–999: which lane a held message waits for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator_code: Option<i16>,
     /// For people, see [`mask_detail`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,

@@ -114,6 +114,7 @@ impl Remains {
         let event = recorded.or(self.started.get(&client_no)).context("a message in doubt has a record or a status")?;
         Ok(StatusEvent {
             round,
+            announced: 0,
             kind: Kind::Settled,
             status: Status::Unknown,
             reason: Some(Reason::SenderLost),
@@ -157,12 +158,14 @@ fn settling(event: &MessageEvent, record: &Record) -> StatusEvent {
         client_id: event.client_id,
         round: event.round,
         attempt: 0,
+        announced: 0,
         kind: Kind::Settled,
         status: Status::Unknown,
         reason: None,
         code: None,
         latency_ms: None,
         not_before: None,
+        operator_code: None,
         detail: None,
         planned_at: event.planned_at,
         occurred_at: event.planned_at,
