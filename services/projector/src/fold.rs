@@ -79,7 +79,12 @@ fn above_the_first(round: i32) -> i64 {
 }
 
 fn standing(row: &MessageRow) -> Standing {
-    Standing { round: row.round, status: Status::from(row.status.clone()), attempt: row.attempts }
+    Standing {
+        round: row.round,
+        status: Status::from(row.status.clone()),
+        attempt: row.attempts,
+        not_before: row.not_before,
+    }
 }
 
 fn first_row(event: &StatusEvent) -> MessageRow {

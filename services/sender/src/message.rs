@@ -108,8 +108,9 @@ impl Slot {
             measure(&context.metrics, &outcome, latency);
 
             let told = Told { reason: None, code, latency: Some(latency), detail };
-            match after_attempt(outcome, &self.event.delivery, self.attempt + 1, &context.retry_delays) {
+            match after_attempt(outcome, &self.event.delivery, self.attempt + 1, false, &context.retry_delays, 0.0) {
                 Next::Wait(wait) => self.not_before = Some(context.clock.now() + wait),
+                Next::Uncounted(_) => {}
                 Next::Retry(delay, reason) => {
                     self.attempt += 1;
                     self.not_before = Some(context.clock.now() + jittered(delay));

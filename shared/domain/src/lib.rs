@@ -1,13 +1,14 @@
 //! Herald's rules, as pure functions and types: no IO, no clock, no randomness, no async.
 //!
-//! What may be written ([`client`], [`mailing`]), what is planned next ([`planning`], [`conveyor`]), whether a call may
-//! begin and what follows from its outcome ([`delivery`]), which status of a message stands ([`status`]), how much garbage a
-//! reader may pass ([`garbage`]), whether Postgres is to be trusted ([`database`]), and what is planned again after a loss
+//! What may be written ([`client`], [`mailing`]), what is planned next ([`planning`], [`conveyor`]), whether a message is
+//! called ([`decision`]), what follows from a call's outcome
+//! ([`delivery`]), which status of a message stands ([`status`]), how much garbage a reader may pass ([`garbage`]), whether Postgres is to be trusted ([`database`]), and what is planned again after a loss
 //! ([`replan`]).
 
 pub mod client;
 pub mod conveyor;
 pub mod database;
+pub mod decision;
 pub mod delivery;
 pub mod garbage;
 pub mod ids;

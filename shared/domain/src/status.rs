@@ -1,5 +1,7 @@
 //! Where a message is in its life, and which of two statuses stands.
 
+use chrono::{DateTime, Utc};
+
 use crate::wire_text::wire_text;
 
 wire_text! {
@@ -37,9 +39,29 @@ wire_text! {
         Ended = "ended",
         /// The mailing was cancelled.
         MailingCancelled = "mailing_cancelled",
-        /// The mailing is paused.
+        /// The client was erased.
+        Erased = "erased",
+        /// The client's number is suppressed.
+        Suppressed = "suppressed",
+        /// Waits: the mailing is paused.
         Paused = "paused",
-        /// The provider answered 5xx or 408, or refused our configuration (401, 403, 3xx).
+        /// Waits: all sending is stopped.
+        Stopped = "stopped",
+        /// Waits: the client's local window is closed.
+        Window = "window",
+        /// Waits: the provider asked to come later, or the pace that it takes is used up.
+        Throttled = "throttled",
+        /// Waits: the provider is in trouble, for all or for the message's operator code.
+        Outage = "outage",
+        /// Waits: a rate that was ordered is used up.
+        Rate = "rate",
+        /// Waits: the provider's successes can't be read any more.
+        Contract = "contract",
+        /// The provider refuses our configuration or account; as a wait, it refuses them to everybody.
+        Configuration = "configuration",
+        /// Waits: it was planned too long ago, or says what this version doesn't understand, and is planned anew.
+        Stale = "stale",
+        /// The provider answered 5xx or 408.
         ProviderError = "provider_error",
         /// No complete answer within the call timeout.
         Timeout = "timeout",
@@ -61,12 +83,17 @@ pub struct Standing {
     pub status: Status,
     /// Calls made in all rounds, the throttled ones not counted.
     pub attempt: i32,
+    /// Of `retrying` and `held`: the next call or round begins no earlier.
+    pub not_before: Option<DateTime<Utc>>,
 }
 
 impl Status {
     /// Nothing more happens to the message by itself. A word of a newer version counts as terminal, as only those are ever added.
     pub fn is_terminal(&self) -> bool {
-        !matches!(self, Self::Created | Self::Retrying | Self::Held)
+        match self {
+            Self::Created | Self::Retrying | Self::Held => false,
+            Self::Succeeded | Self::Failed | Self::Expired | Self::Cancelled | Self::Unknown | Self::Other(_) => true,
+        }
     }
 
     /// Terminal or held: the round is over for the message.
@@ -79,7 +106,7 @@ impl Status {
             Self::Created => 0,
             Self::Retrying => 1,
             Self::Held => 2,
-            _ => 3,
+            Self::Succeeded | Self::Failed | Self::Expired | Self::Cancelled | Self::Unknown | Self::Other(_) => 3,
         }
     }
 }
@@ -88,7 +115,8 @@ impl Standing {
     /// Whether `new`, read later in partition order, replaces this one.
     ///
     /// The higher round is shown; within one the first terminal status stands. Only `succeeded` replaces it, from any
-    /// round, and any other terminal replaces `unknown`. So replays, late and doubled events change nothing.
+    /// round, and any other terminal replaces `unknown`. Of two waits after one attempt the later `not_before` is shown.
+    /// So replays, late and doubled events change nothing.
     pub fn is_replaced_by(&self, new: &Self) -> bool {
         if self.status == Status::Succeeded {
             return false;
@@ -103,8 +131,13 @@ impl Standing {
             (true, true) => self.status == Status::Unknown && new.status != Status::Unknown,
             (true, false) => false,
             (false, true) => true,
-            (false, false) => (new.status.rank(), new.attempt) > (self.status.rank(), self.attempt),
+            (false, false) => new.waits() > self.waits(),
         }
+    }
+
+    /// In microseconds, as Postgres keeps it: a status that is read again equals the row that it has made.
+    fn waits(&self) -> (u8, i32, Option<i64>) {
+        (self.status.rank(), self.attempt, self.not_before.map(|not_before| not_before.timestamp_micros()))
     }
 }
 
@@ -115,7 +148,11 @@ mod tests {
     use super::*;
 
     fn standing(round: i32, status: Status, attempt: i32) -> Standing {
-        Standing { round, status, attempt }
+        Standing { round, status, attempt, not_before: None }
+    }
+
+    fn waiting(round: i32, status: Status, attempt: i32, seconds: i64) -> Standing {
+        Standing { not_before: DateTime::from_timestamp(seconds, 0), ..standing(round, status, attempt) }
     }
 
     #[test]
@@ -142,6 +179,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn of_two_waits_after_one_attempt_the_later_is_shown() {
+        use Status::*;
+        let cases = [
+            ("told to wait again", waiting(1, Retrying, 1, 10), waiting(1, Retrying, 1, 20), true),
+            ("the earlier one comes again", waiting(1, Retrying, 1, 20), waiting(1, Retrying, 1, 10), false),
+            ("the first wait", standing(1, Retrying, 1), waiting(1, Retrying, 1, 10), true),
+            ("a later attempt's", waiting(1, Retrying, 1, 20), waiting(1, Retrying, 2, 10), true),
+            ("an earlier attempt's", waiting(1, Retrying, 2, 10), waiting(1, Retrying, 1, 20), false),
+            ("held before it", waiting(1, Held, 1, 10), waiting(1, Retrying, 1, 20), false),
+        ];
+        for (name, shown, new, expected) in cases {
+            assert_eq!(shown.is_replaced_by(&new), expected, "{name}");
+        }
+    }
+
     fn any_standing() -> impl Strategy<Value = Standing> {
         let status = prop::sample::select(vec![
             Status::Retrying,
@@ -153,7 +206,10 @@ mod tests {
             Status::Unknown,
             Status::Other("bounced".to_owned()),
         ]);
-        (1..4, status, 0..6).prop_map(|(round, status, attempt)| standing(round, status, attempt))
+        (1..4, status, 0..6, 0i64..3).prop_map(|(round, status, attempt, seconds)| match seconds {
+            0 => standing(round, status, attempt),
+            seconds => waiting(round, status, attempt, seconds),
+        })
     }
 
     fn fold(history: &[Standing]) -> Option<Standing> {

@@ -76,7 +76,7 @@ pub struct Source {
 impl StatusEvent {
     /// What decides whether it is shown.
     pub fn standing(&self) -> Standing {
-        Standing { round: self.round, status: self.status.clone(), attempt: self.attempt }
+        Standing { round: self.round, status: self.status.clone(), attempt: self.attempt, not_before: self.not_before }
     }
 
     /// Whether it tells of an attempt that failed, rather than of a message that settled without one.
