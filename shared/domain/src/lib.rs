@@ -1,7 +1,7 @@
 //! Herald's rules, as pure functions and types: no IO, no clock, no randomness, no async.
 //!
 //! What may be written ([`client`], [`mailing`]), what is planned next ([`planning`], [`conveyor`]), whether a message is
-//! called ([`decision`]), what follows from a call's outcome
+//! called ([`decision`]), whether the provider may be ([`pace`], [`lane`], [`traffic`]), what follows from a call's outcome
 //! ([`delivery`]), which status of a message stands ([`status`]), how much garbage a reader may pass ([`garbage`]), whether Postgres is to be trusted ([`database`]), and what is planned again after a loss
 //! ([`replan`]).
 
@@ -12,8 +12,12 @@ pub mod decision;
 pub mod delivery;
 pub mod garbage;
 pub mod ids;
+pub mod lane;
 pub mod mailing;
+pub mod pace;
 pub mod planning;
 pub mod replan;
 pub mod status;
+pub mod traffic;
+mod window;
 mod wire_text;
