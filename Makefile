@@ -73,9 +73,9 @@ chaos: tools ## Play the long runs under fire: make chaos [SEEDS="1 2 3"] [RUNS=
 histories: tools ## Play 1,000,000 random histories of the ledger and of the projector's fold
 	PROPTEST_CASES=1000000 cargo test -p kafka -p projector --lib -- ledger fold
 
-bench: tools ## Measure 100,000 messages with the services apart
-	@cargo build --release --bins
-	@cargo run --release -p bench
+bench: tools ## Measure 100,000 messages: make bench [BENCH_BASE=a commit] [BENCH_RUNS=5] [BENCH_LATENCY=50ms]
+	@cargo build --release -p herald -p provider-sim -p bench
+	@$${CARGO_TARGET_DIR:-target}/release/bench
 
 # What a build needs beside Rust, each missing thing in one sentence.
 tools:

@@ -1,111 +1,66 @@
-//! `make bench`: 100,000 clients, an instant provider, the services as separate processes, all on this machine.
+//! `make bench`: 100,000 messages with the services apart, measured of this tree and, in turn with it, of an older commit.
 //!
-//! Figures of different machines, or of different runs on a busy one, can't be compared; ratios within one run can.
+//! Figures of different machines, or of different days, can't be compared; ratios within one bench can.
 
+mod build;
+mod figures;
+mod installation;
+mod program;
+mod results;
+mod run;
 mod usage;
 
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
-use std::time::Instant;
+use clap::Parser;
 
-use anyhow::Context;
-use chrono::{DateTime, Utc};
-use devstack::{Jvm, Kafka, KafkaConfig, Postgres, PostgresConfig, free_ports};
-use e2e::{Audience, Options, World};
-use serde_json::{Value, json};
+use build::Build;
+use figures::Figures;
+use installation::Servers;
+use results::Results;
 
-use usage::Usage;
-
-const CLIENTS: usize = 100_000;
-const RUNS: usize = 3;
-
-fn main() -> anyhow::Result<()> {
-    // Postgres' own user walks into it.
-    let folder = tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir()?;
-    let [port, controller_port, postgres_port] = free_ports()?;
-    let kafka = KafkaConfig::alone(folder.path().join("kafka"), port, controller_port);
-    let kafka = Kafka::start(&KafkaConfig { jvm: Jvm::Large, ..kafka })?;
-    let postgres =
-        Postgres::start(&PostgresConfig { dir: folder.path().join("postgres"), port: postgres_port, fsync: true })?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(measure(&kafka, &postgres))
+#[derive(Parser)]
+#[command(about = "Measures 100,000 messages, of this tree and of an older commit")]
+struct Args {
+    /// Counted runs of each build
+    #[arg(long, env = "BENCH_RUNS", default_value_t = 5)]
+    runs: usize,
+    /// A commit to compare this tree with
+    #[arg(long, env = "BENCH_BASE")]
+    base: Option<String>,
+    /// How long the provider takes, as `HERALD_SIM_LATENCY` has it
+    #[arg(long, env = "BENCH_LATENCY", default_value = "0ms")]
+    latency: String,
 }
 
-async fn measure(kafka: &Kafka, postgres: &Postgres) -> anyhow::Result<()> {
-    let options = Options {
-        partitions: None,
-        brokers: Some(kafka.brokers()),
-        postgres: Some(postgres.url()),
-        ..Options::default()
-    };
-    let world = World::new("bench", options).await;
-    let mut services = vec![];
-    for role in ["api", "scheduler", "sender", "projector"] {
-        services.push(world.start(&[role]).await);
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    anyhow::ensure!(args.runs > 0, "BENCH_RUNS must be at least 1");
+    let mut builds = vec![Build::this()?];
+    if let Some(base) = args.base.as_deref().filter(|base| !base.is_empty()) {
+        builds.push(Build::base(base)?);
     }
-    let began = Instant::now();
-    world.import(&Audience::of(CLIENTS, 916, "bench")).await;
-    println!("import: {:.0} clients a second", CLIENTS as f64 / began.elapsed().as_secs_f64());
+    // Kafka and Postgres lie in process groups of their own, so Ctrl-C must end this program by its drops.
+    tokio::select! {
+        done = bench(&args, &builds) => done,
+        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+    }
+}
 
-    let mut processes = vec![("Kafka", kafka.pid()), ("Postgres", postgres.pid()), ("simulator", world.provider_pid())];
-    processes.extend(["api", "scheduler", "sender", "projector"].into_iter().zip(services.iter().map(|one| one.pid())));
-    for run in 1..=RUNS {
-        println!("\nrun {run} of {RUNS}: {CLIENTS} messages");
-        let before: Vec<Usage> = processes.iter().map(|(_, pid)| Usage::of(*pid)).collect::<anyhow::Result<_>>()?;
-        let times = send(&world).await?;
-        times.print();
-        println!("  {:<10} {:>16} {:>14}", "process", "CPU µs/message", "peak memory MB");
-        for ((name, pid), before) in processes.iter().zip(before) {
-            let after = Usage::of(*pid)?;
-            let cpu = (after.cpu - before.cpu).as_secs_f64() * 1e6 / CLIENTS as f64;
-            println!("  {name:<10} {cpu:>16.1} {:>14.0}", after.peak_memory as f64 / 1e6);
+async fn bench(args: &Args, builds: &[Build]) -> anyhow::Result<()> {
+    let mut servers = Servers::start()?;
+    println!("a run that doesn't count, for the broker's compiler");
+    run::measure(&mut servers, &builds[0], &args.latency).await?;
+    let mut results = Results::create(builds, &args.latency)?;
+    let mut measured: Vec<Vec<Figures>> = builds.iter().map(|_| vec![]).collect();
+    for number in 1..=args.runs {
+        for (build, measured) in builds.iter().zip(&mut measured) {
+            let figures = run::measure(&mut servers, build, &args.latency).await?;
+            println!("run {number} of {}, {}: {}", args.runs, build.name, figures.line());
+            results.add(build, number, &figures)?;
+            measured.push(figures);
         }
     }
-    for service in services {
-        service.terminate().await;
-    }
-    world.clean_up().await;
+    figures::print(builds, &measured);
+    println!("\neach run is in {}", results.path().display());
     Ok(())
-}
-
-/// When what of one mailing happened.
-struct Times {
-    posted: DateTime<Utc>,
-    first_call: DateTime<Utc>,
-    last_call: DateTime<Utc>,
-    finished: DateTime<Utc>,
-}
-
-impl Times {
-    fn print(&self) {
-        let seconds = |from: DateTime<Utc>, to: DateTime<Utc>| (to - from).as_seconds_f64();
-        println!("  first call {:.0} ms after the POST", seconds(self.posted, self.first_call) * 1e3);
-        println!(
-            "  {:.0} calls a second from the first to the last",
-            CLIENTS as f64 / seconds(self.first_call, self.last_call)
-        );
-        println!(
-            "  {:.0} messages a second from the POST to finished, each with its row",
-            CLIENTS as f64 / seconds(self.posted, self.finished)
-        );
-    }
-}
-
-async fn send(world: &World) -> anyhow::Result<Times> {
-    let before = world.provider_stats().await["calls"].as_u64().context("calls")?;
-    let posted = Utc::now();
-    let mailing = world.api.create_mailing(&json!({"text": "a text of the benchmark", "filter": "bench"})).await;
-    let shown = world.api.finished(&mailing).await;
-    anyhow::ensure!(shown["counts"]["succeeded"] == CLIENTS, "not all succeeded: {shown}");
-    let calls = world.provider_stats().await["calls"].as_u64().context("calls")? - before;
-    anyhow::ensure!(calls == CLIENTS as u64, "{calls} calls for {CLIENTS} messages");
-    let calls = world.calls().await;
-    let of_this = calls.all().map(|call| call.begun_at).filter(|at| *at >= posted.timestamp_micros());
-    let (first, last) = of_this.fold((i64::MAX, 0), |(first, last), at| (first.min(at), last.max(at)));
-    let instant = |micros| DateTime::from_timestamp_micros(micros).context("a time of the provider's log");
-    Ok(Times { posted, first_call: instant(first)?, last_call: instant(last)?, finished: finished_at(&shown)? })
-}
-
-fn finished_at(mailing: &Value) -> anyhow::Result<DateTime<Utc>> {
-    Ok(mailing["finished_at"].as_str().context("finished_at")?.parse()?)
 }

@@ -1,4 +1,4 @@
-//! What the tests and the benchmark share: a whole installation of real processes, and ways to look at it from outside.
+//! What the tests share: a whole installation of real processes, and ways to look at it from outside.
 //!
 //! Everything here panics when something isn't as it should be: its users are tests.
 

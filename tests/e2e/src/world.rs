@@ -192,11 +192,6 @@ impl World {
         TOKEN
     }
 
-    /// The provider simulator's process id.
-    pub fn provider_pid(&self) -> u32 {
-        self.provider.program.pid()
-    }
-
     /// A number drawn by the test's seed.
     pub fn random(&self, range: std::ops::Range<u64>) -> u64 {
         self.random.lock().unwrap().random_range(range)
