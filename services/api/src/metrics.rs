@@ -1,52 +1,25 @@
-use prometheus::{
-    Gauge, HistogramVec, IntCounterVec, IntGauge, Registry, exponential_buckets, register_gauge_with_registry,
-    register_histogram_vec_with_registry, register_int_counter_vec_with_registry, register_int_gauge_with_registry,
-};
+use series::{exponential_buckets, metrics};
 
-/// What the api measures.
-#[derive(Clone)]
-pub struct Metrics {
-    /// Status 499: the caller left before the answer.
-    pub(crate) requests: IntCounterVec,
-    pub(crate) duration: HistogramVec,
-    pub(crate) outbox_rows: IntGauge,
-    pub(crate) outbox_age: Gauge,
-}
-
-impl Metrics {
-    /// Registers the series.
-    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let labels = &["route", "method", "status"];
-        Ok(Self {
-            requests: register_int_counter_vec_with_registry!(
-                "herald_http_requests_total",
-                "Requests by route template",
-                labels,
-                registry
-            )?,
-            duration: register_histogram_vec_with_registry!(
-                "herald_http_request_duration_seconds",
-                "Until the answer's head",
-                labels,
-                exponential_buckets(0.001, 3.0, 10)?,
-                registry
-            )?,
-            outbox_rows: register_int_gauge_with_registry!(
-                "herald_outbox_unpublished_rows",
-                "Events that Kafka has not acknowledged",
-                registry
-            )?,
-            outbox_age: register_gauge_with_registry!(
-                "herald_outbox_oldest_unpublished_age_seconds",
-                "How old the oldest of them is",
-                registry
-            )?,
-        })
+metrics! {
+    /// What the api measures.
+    #[derive(Clone)]
+    pub struct Metrics {
+        /// Requests by route template; status 499: the caller left before the answer.
+        pub(crate) requests: IntCounterVec = "herald_http_requests_total"["route", "method", "status"],
+        /// Until the answer's head.
+        pub(crate) duration: HistogramVec = "herald_http_request_duration_seconds"["route", "method", "status"]
+            in exponential_buckets(0.001, 3.0, 10),
+        /// Events that Kafka has not acknowledged.
+        pub(crate) outbox_rows: IntGauge = "herald_outbox_unpublished_rows",
+        /// Age of the oldest event that Kafka has not acknowledged.
+        pub(crate) outbox_age: Gauge = "herald_outbox_oldest_unpublished_age_seconds",
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use series::Registry;
+
     use super::*;
 
     #[test]

@@ -1,35 +1,20 @@
-use prometheus::{Histogram, Registry, exponential_buckets, register_histogram_with_registry};
+use series::{exponential_buckets, metrics};
 
-/// What a projector measures, a value for each transaction.
-#[derive(Clone)]
-pub(crate) struct Metrics {
-    /// Rows of `messages` written.
-    pub(crate) batch_rows: Histogram,
-    /// How old its newest status was when it was written.
-    pub(crate) lag: Histogram,
-}
-
-impl Metrics {
-    pub(crate) fn register(registry: &Registry) -> prometheus::Result<Self> {
-        Ok(Self {
-            batch_rows: register_histogram_with_registry!(
-                "herald_projector_batch_rows",
-                "Rows of messages written in a transaction",
-                exponential_buckets(1.0, 4.0, 8)?,
-                registry
-            )?,
-            lag: register_histogram_with_registry!(
-                "herald_projection_lag_seconds",
-                "Age of a transaction's newest status when it was written",
-                exponential_buckets(0.01, 2.5, 14)?,
-                registry
-            )?,
-        })
+metrics! {
+    /// What a projector measures, a value for each transaction.
+    #[derive(Clone)]
+    pub(crate) struct Metrics {
+        /// Rows of messages written in a transaction.
+        pub(crate) batch_rows: Histogram = "herald_projector_batch_rows" in exponential_buckets(1.0, 4.0, 8),
+        /// Age of a transaction's newest status when it was written.
+        pub(crate) lag: Histogram = "herald_projection_lag_seconds" in exponential_buckets(0.01, 2.5, 14),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use series::Registry;
+
     use super::*;
 
     #[test]

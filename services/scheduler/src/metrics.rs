@@ -1,72 +1,36 @@
-use prometheus::{
-    Histogram, IntCounter, IntGauge, Registry, exponential_buckets, register_histogram_with_registry,
-    register_int_counter_with_registry, register_int_gauge_with_registry,
-};
+use series::{exponential_buckets, metrics};
 
-/// What a scheduler measures, from the process's start.
-#[derive(Clone)]
-pub(crate) struct Metrics {
-    /// Message events committed.
-    pub(crate) planned: IntCounter,
-    /// From a mailing's start to its first page.
-    pub(crate) schedule_lag: Histogram,
-    /// Message events that no sender has taken in.
-    pub(crate) unread: IntGauge,
-    /// Messages that senders have taken in and not settled.
-    pub(crate) open: IntGauge,
-    /// Shards that this process owns.
-    pub(crate) shards: IntGauge,
-    /// Mailings that were paused because Kafka has lost something of them.
-    pub(crate) paused: IntCounter,
-}
-
-impl Metrics {
-    pub(crate) fn register(registry: &Registry) -> prometheus::Result<Self> {
-        Ok(Self {
-            planned: register_int_counter_with_registry!(
-                "herald_messages_planned_total",
-                "Message events committed",
-                registry
-            )?,
-            schedule_lag: register_histogram_with_registry!(
-                "herald_schedule_lag_seconds",
-                "From a mailing's start to its first page",
-                exponential_buckets(0.005, 2.5, 12)?,
-                registry
-            )?,
-            unread: register_int_gauge_with_registry!(
-                "herald_conveyor_unread_messages",
-                "Message events that no sender has taken in",
-                registry
-            )?,
-            open: register_int_gauge_with_registry!(
-                "herald_conveyor_open_messages",
-                "Messages taken in and not settled, by all senders",
-                registry
-            )?,
-            shards: register_int_gauge_with_registry!(
-                "herald_scheduler_shards",
-                "Shards that this process owns",
-                registry
-            )?,
-            paused: register_int_counter_with_registry!(
-                "herald_mailings_paused_total",
-                "Mailings paused because Kafka has lost something of them",
-                registry
-            )?,
-        })
+metrics! {
+    /// What a scheduler measures, from the process's start.
+    #[derive(Clone)]
+    pub(crate) struct Metrics {
+        /// Message events committed.
+        pub(crate) planned: IntCounter = "herald_messages_planned_total",
+        /// From a mailing's start to its first page.
+        pub(crate) schedule_lag: Histogram = "herald_schedule_lag_seconds" in exponential_buckets(0.005, 2.5, 12),
+        /// Message events that no sender has taken in.
+        pub(crate) unread: IntGauge = "herald_conveyor_unread_messages",
+        /// Messages taken in and not settled, by all senders.
+        pub(crate) open: IntGauge = "herald_conveyor_open_messages",
+        /// Shards that this process owns.
+        pub(crate) shards: IntGauge = "herald_scheduler_shards",
+        /// Mailings paused because Kafka has lost something of them.
+        pub(crate) paused: IntCounter = "herald_mailings_paused_total",
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use series::Registry;
+    use series::prometheus::proto::MetricFamily;
+
     use super::*;
 
     #[test]
     fn the_series_are_named_as_documented() {
         let registry = Registry::new();
         Metrics::register(&registry).unwrap();
-        let series = |family: &prometheus::proto::MetricFamily| {
+        let series = |family: &MetricFamily| {
             let labels = family.get_metric()[0].get_label().iter().map(|label| label.name());
             format!("{} {}", family.name(), labels.collect::<Vec<_>>().join(","))
         };

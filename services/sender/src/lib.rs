@@ -43,7 +43,7 @@ pub async fn start(
     kafka_metrics: &kafka::Metrics,
     service: &Service,
 ) -> anyhow::Result<()> {
-    let metrics = metrics::Metrics::register(&service.registry)?;
+    let metrics = metrics::Metrics::register(&service.registry)?.with_zeros();
     let fence = Arc::new(fence::Fence::default());
     let board = Arc::new(board::Board::default());
 

@@ -1,50 +1,25 @@
-use prometheus::{
-    IntCounterVec, IntGaugeVec, Registry, register_int_counter_vec_with_registry, register_int_gauge_vec_with_registry,
-};
+use series::metrics;
 
-/// What this crate measures.
-#[derive(Clone)]
-pub struct Metrics {
-    pub(crate) lag: IntGaugeVec,
-    pub(crate) rebalances: IntCounterVec,
-    pub(crate) dead_letters: IntCounterVec,
-    pub(crate) stopped: IntGaugeVec,
-}
-
-impl Metrics {
-    /// Registers the series. Several services of one process share one `Metrics`.
-    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
-        Ok(Self {
-            lag: register_int_gauge_vec_with_registry!(
-                "kafka_consumergroup_lag",
-                "Records between the committed offset and the end, by librdkafka's statistics",
-                &["group", "topic", "partition"],
-                registry
-            )?,
-            rebalances: register_int_counter_vec_with_registry!(
-                "herald_kafka_rebalances_total",
-                "Partitions given to and taken from this member",
-                &["group", "event"],
-                registry
-            )?,
-            dead_letters: register_int_counter_vec_with_registry!(
-                "herald_dead_letters_total",
-                "Records that could not be taken",
-                &["reader", "topic"],
-                registry
-            )?,
-            stopped: register_int_gauge_vec_with_registry!(
-                "herald_reader_stopped",
-                "1 while a partition is read no further, for too much can't be decoded",
-                &["topic", "partition"],
-                registry
-            )?,
-        })
+metrics! {
+    /// What this crate measures. Several services of one process share one `Metrics`.
+    #[derive(Clone)]
+    pub struct Metrics {
+        /// Records between the committed offset and the end, by librdkafka's statistics.
+        pub(crate) lag: IntGaugeVec = "kafka_consumergroup_lag"["group", "topic", "partition"],
+        /// Partitions given to and taken from this member.
+        pub(crate) rebalances: IntCounterVec = "herald_kafka_rebalances_total"["group", "event"],
+        /// Records that could not be taken.
+        pub(crate) dead_letters: IntCounterVec = "herald_dead_letters_total"["reader", "topic"],
+        /// 1 while a partition is read no further, for too much can't be decoded.
+        pub(crate) stopped: IntGaugeVec = "herald_reader_stopped"["topic", "partition"],
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use series::Registry;
+    use series::prometheus::proto::MetricFamily;
+
     use super::*;
 
     #[test]
@@ -55,7 +30,7 @@ mod tests {
         metrics.rebalances.with_label_values(&["group", "assigned"]);
         metrics.dead_letters.with_label_values(&["reader", "topic"]);
         metrics.stopped.with_label_values(&["topic", "0"]);
-        let series = |family: &prometheus::proto::MetricFamily| {
+        let series = |family: &MetricFamily| {
             let labels = family.get_metric()[0].get_label().iter().map(|label| label.name());
             format!("{} {}", family.name(), labels.collect::<Vec<_>>().join(","))
         };

@@ -1,4 +1,5 @@
-use prometheus::{IntCounter, IntGauge, Opts, Registry, register_int_counter_with_registry};
+use prometheus::{IntGauge, Opts, Registry};
+use series::metrics;
 
 /// With `herald_build_info{version}` and, on Linux, the `process_…` series.
 pub(crate) fn registry() -> prometheus::Result<Registry> {
@@ -14,26 +15,13 @@ pub(crate) fn registry() -> prometheus::Result<Registry> {
     Ok(registry)
 }
 
-/// Their difference over all processes is the number of stops that were cut off.
-pub(crate) struct Shutdowns {
-    pub(crate) started: IntCounter,
-    pub(crate) completed: IntCounter,
-}
-
-impl Shutdowns {
-    pub(crate) fn register(registry: &Registry) -> prometheus::Result<Self> {
-        Ok(Self {
-            started: register_int_counter_with_registry!(
-                "herald_shutdowns_started_total",
-                "stops that began",
-                registry
-            )?,
-            completed: register_int_counter_with_registry!(
-                "herald_shutdowns_completed_total",
-                "stops that all tasks took part in",
-                registry
-            )?,
-        })
+metrics! {
+    /// Their difference over all processes is the number of stops that were cut off.
+    pub(crate) struct Shutdowns {
+        /// Stops that began.
+        pub(crate) started: IntCounter = "herald_shutdowns_started_total",
+        /// Stops that all tasks took part in.
+        pub(crate) completed: IntCounter = "herald_shutdowns_completed_total",
     }
 }
 
