@@ -14,7 +14,7 @@ use crate::metrics::Metrics;
 
 /// Senders commit this often.
 const SAMPLE_AGE: Duration = Duration::from_millis(100);
-/// Over which the pace is taken.
+/// The pace is an average over this long.
 const PACE_WINDOW: Duration = Duration::from_secs(1);
 /// An order to stop waits for a sample: three questions.
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -34,7 +34,7 @@ struct State {
     /// A partition ends before its frontier.
     went_back: bool,
     conveyor: Conveyor,
-    /// Σ (position − open) at past moments, oldest first, since something was last idle.
+    /// Σ (position − open) at past moments, oldest first. Empty after the conveyor was: an idle second is no pace.
     settled: VecDeque<(Instant, u64)>,
     /// Partitions with a commit.
     committed: usize,
@@ -45,7 +45,7 @@ struct State {
     under_way: u64,
 }
 
-/// Room that a page has been given. What was really planned is told by [`Room::used`].
+/// Room reserved for one page. [`Room::used`] says how much of it was planned.
 pub(crate) struct Room<'a> {
     sampler: &'a Sampler,
     pub(crate) clients: u64,

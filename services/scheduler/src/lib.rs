@@ -1,19 +1,36 @@
-//! The scheduler: a member of the consumer group on mailing-events that turns due mailings into message events.
+//! The scheduler turns due mailings into message events. It is a member of the consumer group on mailing-events.
 //!
-//! Owning a partition is owning a shard: the mailings in it are planned by this process and no other ([`shard`]), page by
-//! page, each page with its progress in one Kafka transaction ([`page`]). How much may be planned is the conveyor's to
-//! say ([`conveyor`]), what is done next `domain::planning`'s. What Kafka has lost is noticed when nothing is under way any more
-//! ([`drain`]) and planned again by an operator's verb ([`replan()`]).
+//! # Dramatis Personae
+//!
+//! - A **shard** is a partition of mailing-events and all mailings in it. This process alone plans the mailings of a shard
+//!   that it owns.
+//! - [`SchedulerMember`](member) takes shards over and gives them up as the group says, on the consumer's thread. An event
+//!   only wakes its shard: the row is the truth.
+//! - [`Shard`](shard) is a thread. It fences older owners, reads the progress, and sweeps over its mailings until it is told
+//!   to stop.
+//! - [`ShardHandle`](handle) is what those two threads share.
+//! - [`ShardProducer`](producer) holds the shard's transactional producer. Its id is the fence.
+//! - [`Planner`](planning) takes the steps that `domain::planning` decides, one mailing after the other.
+//! - [`Page`](page) holds the next clients of an audience, encoded beside the progress that they make; [`progress`] reads
+//!   that progress back.
+//! - [`Sampler`](conveyor) says how large a page may be, from what the senders have committed.
+//! - [`Drain`](drain) proves that nothing of a mailing is under way any more. What isn't settled then is lost, and
+//!   [`replan()`], an operator's verb, plans it again.
+//! - [`SchedulerContext`](context) is what all shards share: the pool, the conveyor, the metrics.
 
+mod context;
 mod conveyor;
 mod drain;
+mod handle;
 mod member;
 mod metrics;
 mod page;
 mod planning;
+mod producer;
 mod progress;
 mod replan;
 mod shard;
+mod trouble;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +46,7 @@ pub use replan::{Replanned, replan};
 
 /// A dead planner stalls every reader of message-events until its successor begins, so its shards move soon.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
-/// Giving a shard up waits for its page: one transaction, at most 10 s, twice over.
+/// A shard is given up when its page is committed: one transaction, at most 10 s, twice over.
 const MAX_POLL_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Opening the topic and reading it to its end take 30 s at most.
@@ -50,7 +67,7 @@ pub async fn start(
     service.tasks.spawn_blocking("planning-database-marks", move || {
         kafka::follow_marks(&client, &marks, &stop, || beat.beat()).context("read the topic database")
     });
-    let desk = Arc::new(shard::Desk {
+    let context = Arc::new(context::SchedulerContext {
         kafka: kafka.clone(),
         pool,
         conveyor: conveyor::Sampler::new(kafka, metrics.clone(), service.health.readiness("conveyor"))?,
@@ -62,7 +79,7 @@ pub async fn start(
         known,
     });
     let (ready, reading) = (service.health.readiness("scheduler-group"), service.health.readiness("mailing-events"));
-    let member = Arc::new(member::SchedulerMember::new(desk, ready, reading)?);
+    let member = Arc::new(member::SchedulerMember::new(context, ready, reading)?);
     let group = GroupSettings {
         reader: "scheduler",
         topic: Topic::MailingEvents,

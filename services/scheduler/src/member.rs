@@ -5,31 +5,34 @@ use events::{DecodeError, MailingEvent, decode};
 use kafka::{Assigned, Commit, Intake, Member, Moment, Record, Start};
 use runtime::health::Readiness;
 
-use crate::shard::{Desk, Planner, Shard};
+use crate::context::SchedulerContext;
+use crate::producer::ShardProducer;
+use crate::shard::Shard;
 
 /// The scheduler as a member of its group. An event only wakes its shard: the row is the truth.
 pub(crate) struct SchedulerMember {
-    desk: Arc<Desk>,
+    context: Arc<SchedulerContext>,
     ready: Readiness,
     reading: Readiness,
-    planners: Vec<Arc<Planner>>,
+    producers: Vec<Arc<ShardProducer>>,
     shards: Mutex<HashMap<i32, Shard>>,
 }
 
 impl SchedulerMember {
     /// Makes a producer for each shard there is, so that taking one over doesn't wait for a connection.
-    pub(crate) fn new(desk: Arc<Desk>, ready: Readiness, reading: Readiness) -> kafka::Result<Self> {
-        let shards = 0..desk.kafka.topics.shards().cast_signed();
-        let planners =
-            shards.map(|shard| Ok(Arc::new(Planner::new(&desk.kafka, shard)?))).collect::<kafka::Result<_>>()?;
-        Ok(Self { desk, ready, reading, planners, shards: Mutex::default() })
+    pub(crate) fn new(context: Arc<SchedulerContext>, ready: Readiness, reading: Readiness) -> kafka::Result<Self> {
+        let shards = 0..context.kafka.topics.shards().cast_signed();
+        let producers = shards
+            .map(|shard| Ok(Arc::new(ShardProducer::new(&context.kafka, shard)?)))
+            .collect::<kafka::Result<_>>()?;
+        Ok(Self { context, ready, reading, producers, shards: Mutex::default() })
     }
 
     fn owns(&self, shards: usize) {
-        self.desk.conveyor.own(shards);
+        self.context.conveyor.own(shards);
         if shards == 0 {
             // It stands by, which needs no planning.
-            self.desk.planning.ready();
+            self.context.planning.ready();
         }
     }
 }
@@ -41,8 +44,8 @@ impl Member for SchedulerMember {
             // Events that came while nobody listened are read again: they wake and tell which versions are published.
             let start = one.at.committed.as_ref().map_or(one.at.low, |(offset, _)| *offset);
             let start = start.clamp(one.at.low, one.at.end);
-            let planner = Arc::clone(&self.planners[one.partition as usize]);
-            shards.insert(one.partition, Shard::take_over(one.partition, start, Arc::clone(&self.desk), planner));
+            let producer = Arc::clone(&self.producers[one.partition as usize]);
+            shards.insert(one.partition, Shard::take_over(one.partition, start, Arc::clone(&self.context), producer));
             Start(start)
         });
         let starts = starts.collect();

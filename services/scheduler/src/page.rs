@@ -10,9 +10,9 @@ use kafka::Outgoing;
 use sqlx::PgConnection;
 use store::planning::{LiveMailing, PageClient, page_clients};
 
-/// An open transaction holds up every reader, so a page stays small in bytes too.
+/// A page stays small in bytes too, because an open transaction holds up every reader.
 pub(crate) const MAX_BYTES: usize = 2 * 1024 * 1024;
-/// Index ranges read for one page: an audience that is thin on the ground must not make a page of each empty range.
+/// Index ranges read for one page. A sparse audience must not make a page of each empty range.
 const MAX_RANGES: u32 = 16;
 
 /// A page, read and encoded before its transaction is opened.
@@ -23,13 +23,22 @@ pub(crate) struct Page {
     pub(crate) span: i64,
 }
 
-/// Reads the clients behind the cursor: up to `limit` of them, in ranges of about `span` numbers.
+/// How much a page reads.
+#[derive(Clone, Copy)]
+pub(crate) struct Extent {
+    /// Clients at most.
+    pub(crate) clients: u64,
+    /// Client numbers that one index range spans.
+    pub(crate) span: i64,
+}
+
+/// Reads the clients behind the cursor.
 pub(crate) async fn read(
     db: &mut PgConnection,
     topics: &Topics,
     mailing: &LiveMailing,
     progress: &ProgressRecord,
-    (limit, mut span): (u64, i64),
+    Extent { clients: limit, mut span }: Extent,
     now: DateTime<Utc>,
 ) -> anyhow::Result<Page> {
     let filter = (mailing.operator_codes.as_slice(), mailing.tags.as_slice());

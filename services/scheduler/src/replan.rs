@@ -25,7 +25,7 @@ use store::planning::{self, LiveMailing, Mirror, PageClient};
 use store::{outbox, projection, replan as rows};
 use uuid::Uuid;
 
-use crate::{drain, page, progress, shard};
+use crate::{drain, page, producer, progress};
 use remains::Remains;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -79,7 +79,7 @@ pub async fn replan(kafka: &Cluster, pool: &PgPool, id: Uuid) -> anyhow::Result<
 
     let producer = TransactionalProducer::new(kafka, &kafka.topics.planner_id(row.shard))?;
     let (progress, remains) = tokio::task::block_in_place(|| {
-        shard::fence(&producer, kafka, row.shard)?;
+        producer::fence(&producer, kafka, row.shard)?;
         // The scheduler dead-letters what can't be decoded.
         let progress = progress::read(kafka, row.shard, |_, _| {}).context("read planning-progress")?.remove(&id);
         anyhow::Ok((progress, Remains::read(kafka, &row).context("read what is left")?))

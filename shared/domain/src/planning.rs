@@ -5,9 +5,9 @@ use chrono::{DateTime, Utc};
 use crate::mailing::State;
 use crate::wire_text::wire_text;
 
-/// A live mailing as its row says.
+/// What planning decides by, beside the progress: a live mailing as its row says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LiveMailing {
+pub struct PlanningFacts {
     /// Its state.
     pub state: State,
     /// Nothing is planned before.
@@ -69,7 +69,7 @@ pub enum Step {
 
 /// Decides the next step. `settled` is Σ settled rounds, `room` what the conveyor lets the next page plan.
 pub fn next_step(
-    mailing: &LiveMailing,
+    mailing: &PlanningFacts,
     progress: Option<&Progress>,
     settled: i64,
     room: Option<u64>,
@@ -128,7 +128,7 @@ mod tests {
             ("paused", (Paused, now, true), whole, 7, Some(9), Step::Wait(Wait::Operator)),
         ];
         for (name, (state, starts_at, published), progress, settled, room, expected) in cases {
-            let mailing = LiveMailing { state, starts_at, published, drained: false };
+            let mailing = PlanningFacts { state, starts_at, published, drained: false };
             assert_eq!(next_step(&mailing, progress.as_ref(), settled, room, now), expected, "{name}");
         }
     }
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn what_is_not_settled_once_all_is_drained_is_lost() {
         let now: DateTime<Utc> = "2026-05-01T12:00:00Z".parse().unwrap();
-        let mailing = LiveMailing { state: State::Running, starts_at: now, published: true, drained: true };
+        let mailing = PlanningFacts { state: State::Running, starts_at: now, published: true, drained: true };
         let progress = |complete| Progress { audience_max: 9, cursor: 9, complete, planned: 7, emitted: 7 };
         let step = |complete, settled| next_step(&mailing, Some(&progress(complete)), settled, Some(1), now);
         assert_eq!(step(true, 5), Step::MessagesLost(2));
