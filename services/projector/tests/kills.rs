@@ -9,8 +9,9 @@ mod common;
 use std::process::{Child, Command, Stdio};
 
 use chrono::Utc;
-use common::{World, life, until};
+use common::{dump, installation, life, rebuild, start};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use support::{Installation, until};
 use uuid::Uuid;
 
 const PREFIX: &str = "HERALD_TEST_PROJECTOR";
@@ -37,14 +38,16 @@ async fn projector_process() {
     let metrics = kafka::Metrics::register(&service.registry).unwrap();
     // The group waits for each that was killed.
     let client = common::client(&name, &[("session.timeout.ms", "2000"), ("heartbeat.interval.ms", "500")]);
-    projector::start(common::settings(BATCH), &client, common::pool(&name), &metrics, &service).await.unwrap();
+    projector::start(common::settings(BATCH), &client, support::database_pool(&name), &metrics, &service)
+        .await
+        .unwrap();
     runtime::run(([127, 0, 0, 1], 0).into(), service, std::time::Duration::from_secs(20)).await.unwrap();
 }
 
-fn spawn(world: &World) -> Child {
+fn spawn(installation: &Installation) -> Child {
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "projector_process", "--ignored"])
-        .env(PREFIX, &world.prefix)
+        .env(PREFIX, &installation.name)
         .stdout(Stdio::null())
         .spawn()
         .unwrap()
@@ -61,13 +64,13 @@ async fn run(conn: &mut PgConnection, sql: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_step_it_has_written_everything_once() {
-    let world = World::create().await;
+    let installation = installation().await;
     let mailing = Uuid::now_v7();
-    let no = world.add_mailing(mailing, Utc::now()).await;
-    world.tell(&life(no, mailing, 1..=2000)).await;
+    let no = installation.add_mailing(mailing, Utc::now()).await;
+    installation.tell(&life(no, mailing, 1..=2000)).await;
 
     // The gate is a lock of this connection, which is no projector's.
-    let mut gate = world.pool.acquire().await.unwrap().detach();
+    let mut gate = installation.pool.acquire().await.unwrap().detach();
     run(
         &mut gate,
         &format!(
@@ -83,89 +86,89 @@ async fn killed_at_any_step_it_has_written_everything_once() {
             let constraint = if trigger.contains("DEFERRABLE") { "CONSTRAINT" } else { "" };
             let create = format!("CREATE {constraint} TRIGGER gate {trigger} EXECUTE FUNCTION wait_at_gate()");
             run(&mut gate, &create).await;
-            let child = spawn(&world);
+            let child = spawn(&installation);
             let waits = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database =
                          (SELECT oid FROM pg_database WHERE datname = current_database())";
             let mut blocked: Option<i32> = None;
             until(&format!("a projector is at {step}"), async || {
-                blocked = sqlx::query_scalar(waits).fetch_optional(&world.pool).await.unwrap();
+                blocked = sqlx::query_scalar(waits).fetch_optional(&installation.pool).await.unwrap();
                 blocked.is_some()
             })
             .await;
             kill(child);
             if cut_off {
-                sqlx::query("SELECT pg_terminate_backend($1)").bind(blocked).execute(&world.pool).await.unwrap();
+                sqlx::query("SELECT pg_terminate_backend($1)").bind(blocked).execute(&installation.pool).await.unwrap();
             }
             run(&mut gate, &format!("SELECT pg_advisory_unlock({GATE})")).await;
             until("its transaction has ended", async || {
                 let left = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1";
-                sqlx::query_scalar::<_, i64>(left).bind(blocked).fetch_one(&world.pool).await.unwrap() == 0
+                sqlx::query_scalar::<_, i64>(left).bind(blocked).fetch_one(&installation.pool).await.unwrap() == 0
             })
             .await;
             let table = trigger.split(" ON ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
             run(&mut gate, &format!("DROP TRIGGER gate ON {table}")).await;
-            world.assert_conserved().await;
+            installation.assert_conserved().await;
         }
     }
     gate.close().await.unwrap();
-    finish(world).await;
+    finish(installation).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_between_two_transactions_it_has_written_everything_once() {
-    let world = World::create().await;
+    let installation = installation().await;
     let mailing = Uuid::now_v7();
-    let no = world.add_mailing(mailing, Utc::now()).await;
-    world.tell(&life(no, mailing, 1..=2000)).await;
+    let no = installation.add_mailing(mailing, Utc::now()).await;
+    installation.tell(&life(no, mailing, 1..=2000)).await;
     // Kafka is told each 100 ms: the kill comes before that.
     let written = async || -> i64 {
         sqlx::query_scalar("SELECT coalesce(sum(next_offset), 0)::bigint FROM projector_offsets")
-            .fetch_one(&world.pool)
+            .fetch_one(&installation.pool)
             .await
             .unwrap()
     };
     for _ in 0..3 {
         let before = written().await;
-        let child = spawn(&world);
+        let child = spawn(&installation);
         until("something more is written", async || written().await > before).await;
         kill(child);
-        world.assert_conserved().await;
+        installation.assert_conserved().await;
     }
-    finish(world).await;
+    finish(installation).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_postgres_that_comes_and_goes_costs_nothing_but_time() {
-    let world = World::create().await;
+    let installation = installation().await;
     let mailing = Uuid::now_v7();
-    let no = world.add_mailing(mailing, Utc::now()).await;
+    let no = installation.add_mailing(mailing, Utc::now()).await;
     let told = life(no, mailing, 1..=3000);
-    let projector = world.start(40).await;
+    let projector = start(&installation, 40).await;
     let hang_up = format!(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
          WHERE datname = '{}' AND pid <> pg_backend_pid()",
-        world.database
+        installation.name
     );
     for part in told.chunks(200) {
-        world.tell(part).await;
-        common::run_on_server(hang_up.clone()).await;
+        installation.tell(part).await;
+        support::run_on_server(hang_up.clone()).await;
     }
     projector.ready().await;
-    world.caught_up().await;
+    installation.caught_up().await;
     projector.stop().await;
-    finish(world).await;
+    finish(installation).await;
 }
 
 /// All is written after all, as a projector that nobody disturbs would have written it.
-async fn finish(world: World) {
-    let projector = world.start(5000).await;
-    world.caught_up().await;
+async fn finish(installation: Installation) {
+    let projector = start(&installation, 5000).await;
+    installation.caught_up().await;
     projector.stop().await;
-    world.assert_conserved().await;
-    let before = world.dump().await;
-    let projector = world.start_with(&world.client, 5000, true).await;
-    world.caught_up().await;
-    assert_eq!(world.dump().await, before);
+    installation.assert_conserved().await;
+    let before = dump(&installation).await;
+    let projector = rebuild(&installation, 5000).await.unwrap();
+    installation.caught_up().await;
+    assert_eq!(dump(&installation).await, before);
     projector.stop().await;
-    world.delete().await;
+    installation.delete().await;
 }
