@@ -147,7 +147,7 @@ impl Drop for Room<'_> {
 fn count(partition: &CommittedPartition) -> (u64, u64, u64) {
     let (position, open) = match &partition.committed {
         Some((frontier, metadata)) => match metadata.parse::<Metadata>() {
-            Ok(metadata) => (metadata.position, metadata.open),
+            Ok(metadata) => (metadata.position.0, metadata.open),
             Err(_) => (*frontier, 0),
         },
         None => (partition.low, 0),

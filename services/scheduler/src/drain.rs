@@ -83,7 +83,7 @@ fn went_back(conveyor: &[CommittedPartition], before: &[i64]) -> bool {
 /// All frontiers have reached these ends. In a partition that holds nothing there is nothing to wait for.
 fn passed(conveyor: &[CommittedPartition], ends: &[i64]) -> bool {
     conveyor.iter().zip(ends).all(|(partition, end)| match partition.checkpoint() {
-        Some((frontier, _)) => frontier >= *end,
+        Some((frontier, _)) => frontier.0 >= *end,
         None => partition.low == partition.end,
     })
 }

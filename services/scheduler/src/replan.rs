@@ -133,7 +133,7 @@ async fn written_up(kafka: &Cluster, pool: &PgPool) -> anyhow::Result<()> {
         let written = projection::offsets(&mut *pool.acquire().await?, &partitions).await?;
         for (&partition, end) in partitions.iter().zip(&ends) {
             let commit = commits.get(partition as usize).and_then(kafka::CommittedPartition::checkpoint);
-            let known = written.get(&partition).copied().max(commit.map(|(_, metadata)| metadata.bookmark));
+            let known = written.get(&partition).copied().max(commit.map(|(_, metadata)| metadata.bookmark.0));
             if known.is_some_and(|known| known > *end) {
                 bail!(
                     "status-events/{partition} ends at {end}, and was known up to {}: it was made anew or cut off. What was sent \

@@ -106,12 +106,12 @@ impl SenderMember {
 /// Tells of messages that were deleted before anybody read them.
 fn tell_of_skipped(assigned: &Assigned, metrics: &Metrics) {
     let Some((frontier, _)) = assigned.at.checkpoint() else { return };
-    let skipped = assigned.at.low - frontier;
+    let skipped = assigned.at.low - frontier.0;
     if skipped > 0 {
         metrics.skipped.inc_by(skipped.cast_unsigned());
         tracing::error!(
             kafka.partition = assigned.partition,
-            frontier,
+            %frontier,
             low = assigned.at.low,
             "retention has passed the frontier: the messages between are lost, see `herald replan`"
         );
@@ -128,7 +128,7 @@ fn take_over(kafka: &kafka::Cluster, owned: &Arc<Ownership>, begin: Begin, ready
                 tracing::info!(
                     kafka.partition = partition.number,
                     ?begin,
-                    frontier = replayed.statuses.frontier(),
+                    frontier = %replayed.statuses.frontier(),
                     open,
                     settled,
                     "partition taken over"

@@ -8,6 +8,7 @@ use domain::delivery::{MailingOrder, Next, Outcome, Permit, after_attempt, permi
 use domain::mailing::Delivery;
 use domain::status::{Reason, Status};
 use events::{Kind, MessageEvent, Source, StatusEvent, mask_detail};
+use kafka::ledger::MessageOffset;
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
@@ -38,7 +39,7 @@ impl Ownership {
 /// An open message.
 struct Slot {
     owned: Arc<Ownership>,
-    offset: i64,
+    offset: MessageOffset,
     event: MessageEvent,
     /// Calls made so far, also by an earlier owner, the one in doubt not counted.
     attempt: i32,
@@ -166,11 +167,13 @@ impl Slot {
 
     /// Settling is the acknowledgement: only then is the slot closed.
     async fn settle(&self, context: &SenderContext, status: Status, told: Told) {
-        self.publish(context, Kind::Settled, status, told).await;
+        let event = self.event(context, Kind::Settled, status, told);
+        let settled_by = context.statuses.publish(&event).await;
         runtime::crash_point!("send::acknowledged");
+        context.metrics.messages.with_label_values(&[event.status.as_str()]).inc();
         let lag = context.clock.now() - self.event.planned_at;
         context.metrics.delivery_lag.observe(lag.as_seconds_f64().max(0.0));
-        let opened = self.owned.partition.close(self.offset);
+        let opened = self.owned.partition.close(self.offset, settled_by);
         self.owned.begin(opened);
     }
 
@@ -204,7 +207,7 @@ impl Slot {
             detail: told.detail.as_deref().map(mask_detail),
             planned_at: self.event.planned_at,
             occurred_at: context.clock.now(),
-            source: Source { partition: self.owned.partition.number, offset: self.offset },
+            source: Source { partition: self.owned.partition.number, offset: self.offset.0 },
         }
     }
 }

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 
 use events::{DecodeError, MessageEvent, decode};
-use kafka::ledger::PartitionLedger;
+use kafka::ledger::{MessageOffset, Misuse, PartitionLedger, StatusOffset};
 use kafka::{Commit, Intake, Record};
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +23,7 @@ const MAX_STASH: usize = 1_000;
 /// A message that was given a slot.
 #[derive(Debug)]
 pub(crate) struct Opened {
-    pub(crate) offset: i64,
+    pub(crate) offset: MessageOffset,
     pub(crate) event: MessageEvent,
     /// What an earlier owner's statuses say of it.
     pub(crate) recovered: Option<Recovered>,
@@ -42,7 +42,7 @@ struct Inner {
     /// None until the replay is complete: nothing is called or committed before.
     open: Option<Open>,
     /// Messages that wait for a slot, with their offsets.
-    stash: VecDeque<(i64, MessageEvent)>,
+    stash: VecDeque<(MessageOffset, MessageEvent)>,
     /// The lowest offset that may come.
     next: i64,
     /// The log went back: nothing more is taken in, and what is committed leads to a replay of all of it.
@@ -52,7 +52,7 @@ struct Inner {
 struct Open {
     ledger: PartitionLedger,
     /// Messages before this offset were settled by an earlier owner.
-    frontier: i64,
+    frontier: MessageOffset,
     /// What the replay found about messages at or above it.
     statuses: Statuses,
 }
@@ -87,7 +87,7 @@ impl Partition {
             return Ok((Intake::More, vec![]));
         }
         inner.next = record.offset + 1;
-        inner.stash.push_back((record.offset, event));
+        inner.stash.push_back((MessageOffset(record.offset), event));
         let opened = self.fill(&mut inner);
         Ok((if inner.stash.len() < MAX_STASH { Intake::More } else { Intake::Full }, opened))
     }
@@ -103,7 +103,7 @@ impl Partition {
         if inner.stash.is_empty()
             && let Some(open) = &mut inner.open
         {
-            open.ledger.advance(position);
+            open.ledger.advance(MessageOffset(position));
         }
     }
 
@@ -116,14 +116,14 @@ impl Partition {
         let checkpoint = inner.open.as_mut()?.ledger.checkpoint();
         Some(Commit {
             partition: self.number,
-            offset: checkpoint.frontier,
+            offset: checkpoint.frontier.0,
             metadata: checkpoint.metadata().to_string(),
         })
     }
 
     /// Where it is read to and taken in; none before the replay is complete.
     pub(crate) fn taken_in_to(&self) -> Option<i64> {
-        Some(self.inner.lock().expect("not poisoned").open.as_mut()?.ledger.checkpoint().position)
+        Some(self.inner.lock().expect("not poisoned").open.as_mut()?.ledger.checkpoint().position.0)
     }
 
     /// Begins nothing more: the log went back. What is on the wire is finished.
@@ -142,18 +142,20 @@ impl Partition {
         self.inner.lock().expect("not poisoned").open.as_ref().map_or(0, |open| open.ledger.open())
     }
 
-    /// Notes that a status of this partition is acknowledged.
-    pub(crate) fn acknowledge(&self, status_offset: i64) {
+    /// Notes that a status of this partition that settles nothing is acknowledged.
+    pub(crate) fn acknowledge(&self, status: StatusOffset) {
         if let Some(open) = &mut self.inner.lock().expect("not poisoned").open {
-            open.ledger.acknowledge(status_offset);
+            open.ledger.acknowledge(status);
         }
     }
 
-    /// Closes a settled message's slot; the next one takes its place.
-    pub(crate) fn close(&self, offset: i64) -> Vec<Opened> {
+    /// Closes a settled message's slot, whose status is acknowledged; the next one takes its place.
+    pub(crate) fn close(&self, offset: MessageOffset, settled_by: StatusOffset) -> Vec<Opened> {
         let mut inner = self.inner.lock().expect("not poisoned");
-        if let Some(open) = &mut inner.open {
-            open.ledger.settle(offset);
+        if let Some(open) = &mut inner.open
+            && let Err(misuse) = open.ledger.settle(offset, settled_by)
+        {
+            tell_of(misuse);
         }
         self.fill(&mut inner)
     }
@@ -172,16 +174,24 @@ impl Partition {
 
 impl Open {
     /// Opens the message, unless an earlier owner has settled it.
-    fn take_in(&mut self, offset: i64, event: MessageEvent) -> Option<Opened> {
+    fn take_in(&mut self, offset: MessageOffset, event: MessageEvent) -> Option<Opened> {
         if offset < self.frontier {
             return None;
         }
         if self.statuses.has_settled(offset, &event) {
-            self.ledger.advance(offset + 1);
+            self.ledger.advance(offset.next());
             return None;
         }
-        self.ledger.deliver(offset);
+        if let Err(misuse) = self.ledger.deliver(offset) {
+            // A second slot would call the message a second time.
+            tell_of(misuse);
+            return None;
+        }
         let recovered = self.statuses.take(offset, &event);
         Some(Opened { offset, event, recovered })
     }
+}
+
+fn tell_of(misuse: Misuse) {
+    tracing::error!(%misuse, "the ledger of open messages is misused");
 }

@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use chrono::{DateTime, Utc};
 use domain::ids::MessageId;
 use events::{Kind, MessageEvent, StatusEvent};
+use kafka::ledger::MessageOffset;
 
 /// What the statuses say of a message that isn't settled.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,23 +67,23 @@ impl Recovered {
 /// fingerprint rather than a bit, since a topic that was made anew has other messages at the same offsets.
 #[derive(Debug, Default)]
 pub(crate) struct Statuses {
-    frontier: i64,
+    frontier: MessageOffset,
     /// By offset − frontier; 0 isn't settled.
     settled: VecDeque<u16>,
-    open: HashMap<i64, Recovered>,
+    open: HashMap<MessageOffset, Recovered>,
     /// The highest offset that a status told of.
-    last_source: Option<i64>,
+    last_source: Option<MessageOffset>,
 }
 
 impl Statuses {
-    pub(crate) fn above(frontier: i64) -> Self {
+    pub(crate) fn above(frontier: MessageOffset) -> Self {
         Self { frontier, ..Self::default() }
     }
 
     /// Takes a status in, unless its message lies below the frontier.
     pub(crate) fn add(&mut self, event: &StatusEvent) {
-        let source = event.source.offset;
-        let Ok(index) = usize::try_from(source - self.frontier) else { return };
+        let source = MessageOffset(event.source.offset);
+        let Ok(index) = usize::try_from(source.0 - self.frontier.0) else { return };
         self.last_source = self.last_source.max(Some(source));
         if event.kind == Kind::Settled {
             self.open.remove(&source);
@@ -99,30 +100,30 @@ impl Statuses {
     }
 
     /// Forgets what lies below.
-    pub(crate) fn raise_frontier(&mut self, frontier: i64) {
+    pub(crate) fn raise_frontier(&mut self, frontier: MessageOffset) {
         while self.frontier < frontier {
             self.settled.pop_front();
             self.open.remove(&self.frontier);
-            self.frontier += 1;
+            self.frontier = self.frontier.next();
         }
     }
 
     /// Whether the message was settled.
-    pub(crate) fn has_settled(&self, offset: i64, event: &MessageEvent) -> bool {
-        let index = usize::try_from(offset - self.frontier).ok();
+    pub(crate) fn has_settled(&self, offset: MessageOffset, event: &MessageEvent) -> bool {
+        let index = usize::try_from(offset.0 - self.frontier.0).ok();
         index.and_then(|index| self.settled.get(index)) == Some(&fingerprint(event.message_id, event.round))
     }
 
     /// What is known of an open message, once.
-    pub(crate) fn take(&mut self, offset: i64, event: &MessageEvent) -> Option<Recovered> {
+    pub(crate) fn take(&mut self, offset: MessageOffset, event: &MessageEvent) -> Option<Recovered> {
         self.open.remove(&offset).filter(|recovered| recovered.is_of(event))
     }
 
-    pub(crate) fn frontier(&self) -> i64 {
+    pub(crate) fn frontier(&self) -> MessageOffset {
         self.frontier
     }
 
-    pub(crate) fn last_source(&self) -> Option<i64> {
+    pub(crate) fn last_source(&self) -> Option<MessageOffset> {
         self.last_source
     }
 
@@ -250,37 +251,37 @@ pub(crate) mod tests {
 
     #[test]
     fn settled_messages_take_two_bytes_each_behind_one_that_stays_open() {
-        let mut statuses = Statuses::above(0);
+        let mut statuses = Statuses::above(MessageOffset(0));
         statuses.add(&status(0, Kind::Open, 1));
         for source in 1..=100_000 {
             statuses.add(&status(source, Kind::Settled, 1));
         }
         assert_eq!((statuses.open(), statuses.settled()), (1, 100_000));
         assert!(statuses.settled.capacity() * 2 <= 400_000, "{}", statuses.settled.capacity());
-        assert!(statuses.has_settled(50_000, &message(50_000)));
-        assert!(!statuses.has_settled(0, &message(0)));
-        assert_eq!(statuses.take(0, &message(0)).map(|recovered| recovered.attempt), Some(1));
-        assert_eq!(statuses.last_source(), Some(100_000));
+        assert!(statuses.has_settled(MessageOffset(50_000), &message(50_000)));
+        assert!(!statuses.has_settled(MessageOffset(0), &message(0)));
+        assert_eq!(statuses.take(MessageOffset(0), &message(0)).map(|recovered| recovered.attempt), Some(1));
+        assert_eq!(statuses.last_source(), Some(MessageOffset(100_000)));
     }
 
     #[test]
     fn a_status_of_a_message_that_had_the_offset_before_the_topic_was_made_anew_settles_nothing() {
-        let mut statuses = Statuses::above(0);
+        let mut statuses = Statuses::above(MessageOffset(0));
         statuses.add(&status(7, Kind::Settled, 1));
         statuses.add(&status(8, Kind::Open, 1));
         let other = |offset| MessageEvent { message_id: MessageId::new(2, 77).unwrap(), ..message(offset) };
-        assert!(!statuses.has_settled(7, &other(7)));
-        assert_eq!(statuses.take(8, &other(8)), None);
+        assert!(!statuses.has_settled(MessageOffset(7), &other(7)));
+        assert_eq!(statuses.take(MessageOffset(8), &other(8)), None);
     }
 
     #[test]
     fn what_comes_late_opens_no_settled_message() {
-        let mut statuses = Statuses::above(5);
+        let mut statuses = Statuses::above(MessageOffset(5));
         statuses.add(&status(6, Kind::Settled, 1));
         statuses.add(&status(6, Kind::Open, 1));
         statuses.add(&status(4, Kind::Open, 1));
         assert_eq!((statuses.open(), statuses.settled()), (0, 1));
-        statuses.raise_frontier(7);
-        assert_eq!((statuses.frontier(), statuses.settled()), (7, 0));
+        statuses.raise_frontier(MessageOffset(7));
+        assert_eq!((statuses.frontier(), statuses.settled()), (MessageOffset(7), 0));
     }
 }

@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use events::topics::Topic;
 use events::{StatusEvent, encode};
+use kafka::ledger::StatusOffset;
 use kafka::{Outgoing, Producer};
 use prometheus::IntGauge;
 
@@ -19,7 +20,7 @@ impl Statuses {
 
     /// Writes the event and returns its offset once Kafka has acknowledged it; one whose delivery failed is written again.
     /// Also when the partition is another's by now: a late status is evidence, and without it the message is called again.
-    pub(crate) async fn publish(&self, event: &StatusEvent) -> i64 {
+    pub(crate) async fn publish(&self, event: &StatusEvent) -> StatusOffset {
         let record = Outgoing {
             topic: &self.topic,
             partition: event.source.partition,
@@ -31,7 +32,7 @@ impl Statuses {
             match self.producer.send(&record).await {
                 Ok(offset) => {
                     self.unacknowledged.dec();
-                    return offset;
+                    return StatusOffset(offset);
                 }
                 Err(error) => {
                     tracing::warn!(%error, message.id = %event.message_id, "a status was not acknowledged; it is written again");

@@ -4,15 +4,49 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+/// An offset of message-events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MessageOffset(pub i64);
+
+/// An offset of status-events. It is a type of its own because mixing the two logs would lose or double messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StatusOffset(pub i64);
+
+impl MessageOffset {
+    /// The offset behind this one.
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl StatusOffset {
+    /// The offset behind this one.
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for MessageOffset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for StatusOffset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// What a sender commits for a partition: the frontier as the offset, the rest as its metadata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
     /// The lowest offset still open; with nothing open the position.
-    pub frontier: i64,
+    pub frontier: MessageOffset,
     /// Where in the status partition a replay must begin to see all statuses of messages at or above the frontier.
-    pub bookmark: i64,
+    pub bookmark: StatusOffset,
     /// The next offset to take in.
-    pub position: i64,
+    pub position: MessageOffset,
     /// How many messages are open.
     pub open: usize,
 }
@@ -28,9 +62,9 @@ impl Checkpoint {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Metadata {
     /// See [`Checkpoint::bookmark`].
-    pub bookmark: i64,
+    pub bookmark: StatusOffset,
     /// See [`Checkpoint::position`].
-    pub position: i64,
+    pub position: MessageOffset,
     /// See [`Checkpoint::open`].
     pub open: u64,
 }
@@ -59,52 +93,75 @@ impl FromStr for Metadata {
         value("v1")?;
         let (bookmark, position, open) = (value("bookmark=")?, value("position=")?, value("open=")?);
         let open = u64::try_from(open).map_err(|_| InvalidMetadata)?;
-        Ok(Self { bookmark, position, open })
+        Ok(Self { bookmark: StatusOffset(bookmark), position: MessageOffset(position), open })
     }
+}
+
+/// A call of the ledger that contradicts what it knows: a defect of the caller, not of the log. The ledger stays as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Misuse {
+    /// A second slot for the message would call it twice.
+    #[error("the message at {0} was taken in before")]
+    DeliveredTwice(MessageOffset),
+    /// The message was settled before, or never taken in.
+    #[error("the message at {0} is settled and isn't open")]
+    NotOpen(MessageOffset),
 }
 
 /// The open offsets of one partition, from taking it over to giving it up.
 #[derive(Debug)]
 pub struct PartitionLedger {
     /// Open offset → the acknowledged end of the status partition when it was taken in.
-    open: BTreeMap<i64, i64>,
-    position: i64,
-    status_end: i64,
-    /// The old owner's bookmark, and the offset that the frontier must pass before it is given up.
-    inherited: Option<(i64, i64)>,
+    open: BTreeMap<MessageOffset, StatusOffset>,
+    position: MessageOffset,
+    status_end: StatusOffset,
+    inherited: Option<Inherited>,
+}
+
+/// What the old owner left.
+#[derive(Clone, Copy, Debug)]
+struct Inherited {
+    bookmark: StatusOffset,
+    /// The frontier must pass this one before the bookmark is given up.
+    last_source: MessageOffset,
 }
 
 impl PartitionLedger {
     /// A partition that is read from `position` on; the status partition ends at `status_end`.
-    pub fn new(position: i64, status_end: i64) -> Self {
+    pub fn new(position: MessageOffset, status_end: StatusOffset) -> Self {
         Self { open: BTreeMap::new(), position, status_end, inherited: None }
     }
 
     /// Keeps the old owner's bookmark until the frontier has passed `last_source`, the highest source offset that the
     /// replay saw: statuses of messages up to there may lie behind it.
-    pub fn inherit(&mut self, bookmark: i64, last_source: i64) {
-        self.inherited = Some((bookmark, last_source));
+    pub fn inherit(&mut self, bookmark: StatusOffset, last_source: MessageOffset) {
+        self.inherited = Some(Inherited { bookmark, last_source });
     }
 
     /// Takes a message in.
-    pub fn deliver(&mut self, offset: i64) {
+    pub fn deliver(&mut self, offset: MessageOffset) -> Result<(), Misuse> {
+        if offset < self.position {
+            return Err(Misuse::DeliveredTwice(offset));
+        }
         self.open.insert(offset, self.status_end);
-        self.advance(offset + 1);
+        self.position = offset.next();
+        Ok(())
     }
 
-    /// Closes a message: its settling status is acknowledged.
-    pub fn settle(&mut self, offset: i64) {
-        self.open.remove(&offset);
+    /// Closes a message: the status at `settled_by` settles it and is acknowledged.
+    pub fn settle(&mut self, offset: MessageOffset, settled_by: StatusOffset) -> Result<(), Misuse> {
+        self.acknowledge(settled_by);
+        self.open.remove(&offset).map(|_| ()).ok_or(Misuse::NotOpen(offset))
     }
 
     /// Moves the position past records that are no messages (control and aborted ones, or settled before).
-    pub fn advance(&mut self, position: i64) {
+    pub fn advance(&mut self, position: MessageOffset) {
         self.position = self.position.max(position);
     }
 
-    /// Notes that the status record at `offset` is acknowledged.
-    pub fn acknowledge(&mut self, offset: i64) {
-        self.status_end = self.status_end.max(offset + 1);
+    /// Notes that a status record that settles nothing is acknowledged.
+    pub fn acknowledge(&mut self, status: StatusOffset) {
+        self.status_end = self.status_end.max(status.next());
     }
 
     /// How many messages are open.
@@ -112,17 +169,24 @@ impl PartitionLedger {
         self.open.len()
     }
 
+    /// How many offsets lie between frontier and position. A takeover remembers something of each, so it must stay bounded.
+    pub fn span(&self) -> i64 {
+        self.position.0 - self.frontier().0
+    }
+
     /// What may be committed now.
     pub fn checkpoint(&mut self) -> Checkpoint {
-        let (frontier, taken_in_at) = match self.open.first_key_value() {
-            Some((&offset, &status_end)) => (offset, status_end),
-            None => (self.position, self.status_end),
-        };
-        if self.inherited.is_some_and(|(_, last_source)| frontier > last_source) {
+        let frontier = self.frontier();
+        if self.inherited.is_some_and(|inherited| frontier > inherited.last_source) {
             self.inherited = None;
         }
-        let bookmark = self.inherited.map_or(taken_in_at, |(bookmark, _)| bookmark);
+        let taken_in_at = self.open.first_key_value().map_or(self.status_end, |(_, &status_end)| status_end);
+        let bookmark = self.inherited.map_or(taken_in_at, |inherited| inherited.bookmark);
         Checkpoint { frontier, bookmark, position: self.position, open: self.open.len() }
+    }
+
+    fn frontier(&self) -> MessageOffset {
+        self.open.first_key_value().map_or(self.position, |(&offset, _)| offset)
     }
 }
 
@@ -132,71 +196,124 @@ mod tests {
 
     use super::*;
 
+    fn ledger(position: i64, status_end: i64) -> PartitionLedger {
+        PartitionLedger::new(MessageOffset(position), StatusOffset(status_end))
+    }
+
+    fn deliver(ledger: &mut PartitionLedger, offset: i64) {
+        ledger.deliver(MessageOffset(offset)).unwrap();
+    }
+
+    /// By a status that the ledger knows the end of already.
+    fn settle(ledger: &mut PartitionLedger, offset: i64) {
+        ledger.settle(MessageOffset(offset), StatusOffset(-1)).unwrap();
+    }
+
     fn frontier_and_bookmark(ledger: &mut PartitionLedger) -> (i64, i64) {
         let checkpoint = ledger.checkpoint();
-        (checkpoint.frontier, checkpoint.bookmark)
+        (checkpoint.frontier.0, checkpoint.bookmark.0)
     }
 
     #[test]
     fn the_frontier_is_the_lowest_open_offset() {
-        let mut ledger = PartitionLedger::new(10, 100);
+        let mut ledger = ledger(10, 100);
         assert_eq!(frontier_and_bookmark(&mut ledger), (10, 100));
-        ledger.deliver(10);
-        ledger.deliver(11);
-        ledger.settle(11);
-        assert_eq!(ledger.checkpoint(), Checkpoint { frontier: 10, bookmark: 100, position: 12, open: 1 });
-        ledger.settle(10);
-        assert_eq!(ledger.checkpoint().frontier, 12);
+        deliver(&mut ledger, 10);
+        deliver(&mut ledger, 11);
+        settle(&mut ledger, 11);
+        assert_eq!(
+            ledger.checkpoint(),
+            Checkpoint {
+                frontier: MessageOffset(10),
+                bookmark: StatusOffset(100),
+                position: MessageOffset(12),
+                open: 1
+            }
+        );
+        settle(&mut ledger, 10);
+        assert_eq!(ledger.checkpoint().frontier, MessageOffset(12));
     }
 
     #[test]
     fn with_nothing_open_records_that_are_no_messages_are_passed() {
-        let mut ledger = PartitionLedger::new(0, 0);
-        ledger.deliver(4);
-        ledger.advance(9);
-        assert_eq!(ledger.checkpoint().frontier, 4);
-        ledger.settle(4);
-        assert_eq!(ledger.checkpoint().frontier, 9);
-        ledger.advance(3);
-        assert_eq!(ledger.checkpoint().frontier, 9);
+        let mut ledger = ledger(0, 0);
+        deliver(&mut ledger, 4);
+        ledger.advance(MessageOffset(9));
+        assert_eq!(ledger.checkpoint().frontier, MessageOffset(4));
+        settle(&mut ledger, 4);
+        assert_eq!(ledger.checkpoint().frontier, MessageOffset(9));
+        ledger.advance(MessageOffset(3));
+        assert_eq!(ledger.checkpoint().frontier, MessageOffset(9));
     }
 
     #[test]
     fn the_bookmark_is_the_status_end_when_the_frontiers_message_was_taken_in() {
-        let mut ledger = PartitionLedger::new(0, 50);
-        ledger.deliver(0);
-        ledger.acknowledge(70);
-        ledger.deliver(1);
+        let mut ledger = ledger(0, 50);
+        deliver(&mut ledger, 0);
+        ledger.acknowledge(StatusOffset(70));
+        deliver(&mut ledger, 1);
         assert_eq!(frontier_and_bookmark(&mut ledger), (0, 50));
-        ledger.settle(0);
+        settle(&mut ledger, 0);
         assert_eq!(frontier_and_bookmark(&mut ledger), (1, 71));
-        ledger.acknowledge(90);
-        ledger.settle(1);
+        ledger.acknowledge(StatusOffset(90));
+        settle(&mut ledger, 1);
         assert_eq!(frontier_and_bookmark(&mut ledger), (2, 91));
     }
 
     #[test]
     fn the_old_owners_bookmark_stays_until_the_frontier_has_passed_what_it_left() {
-        let mut ledger = PartitionLedger::new(5, 200);
-        ledger.inherit(120, 7);
+        let mut ledger = ledger(5, 200);
+        ledger.inherit(StatusOffset(120), MessageOffset(7));
         for offset in 5..=8 {
-            ledger.deliver(offset);
+            deliver(&mut ledger, offset);
         }
-        ledger.settle(5);
-        ledger.settle(6);
+        settle(&mut ledger, 5);
+        settle(&mut ledger, 6);
         assert_eq!(frontier_and_bookmark(&mut ledger), (7, 120));
-        ledger.settle(7);
+        settle(&mut ledger, 7);
         assert_eq!(frontier_and_bookmark(&mut ledger), (8, 200));
     }
 
     #[test]
     fn metadata_is_read_as_written_and_nothing_else_is() {
-        let metadata = Metadata { bookmark: 1, position: 22, open: 333 };
+        let metadata = Metadata { bookmark: StatusOffset(1), position: MessageOffset(22), open: 333 };
         assert_eq!(metadata.to_string(), "v1 bookmark=1 position=22 open=333");
         assert_eq!(metadata.to_string().parse(), Ok(metadata));
         for text in ["", "v1", "v1 bookmark=1", "v2 bookmark=1 position=2 open=3", "v1 bookmark=x position=2 open=3"] {
             assert_eq!(text.parse::<Metadata>(), Err(InvalidMetadata), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_message_is_taken_in_once_and_settled_once() {
+        let mut ledger = ledger(5, 0);
+        let taken_in_before = |offset| Err(Misuse::DeliveredTwice(MessageOffset(offset)));
+        let is_not_open = |offset| Err(Misuse::NotOpen(MessageOffset(offset)));
+        let deliver = |ledger: &mut PartitionLedger, offset| ledger.deliver(MessageOffset(offset));
+        let settle = |ledger: &mut PartitionLedger, offset| ledger.settle(MessageOffset(offset), StatusOffset(0));
+        assert_eq!(deliver(&mut ledger, 4), taken_in_before(4), "an earlier owner has settled it");
+        assert_eq!(deliver(&mut ledger, 5), Ok(()));
+        assert_eq!(deliver(&mut ledger, 5), taken_in_before(5));
+        assert_eq!(settle(&mut ledger, 6), is_not_open(6));
+        assert_eq!(ledger.open(), 1, "the ledger stays as it was");
+        assert_eq!(settle(&mut ledger, 5), Ok(()));
+        assert_eq!(settle(&mut ledger, 5), is_not_open(5));
+        assert_eq!(deliver(&mut ledger, 5), taken_in_before(5), "it would be called again");
+    }
+
+    #[test]
+    fn the_span_is_what_lies_between_the_frontier_and_the_position() {
+        let mut ledger = ledger(10, 0);
+        assert_eq!(ledger.span(), 0);
+        for offset in 10..20 {
+            deliver(&mut ledger, offset);
+        }
+        for offset in 11..20 {
+            settle(&mut ledger, offset);
+        }
+        assert_eq!((ledger.open(), ledger.span()), (1, 10), "one open message holds all behind it");
+        settle(&mut ledger, 10);
+        assert_eq!(ledger.span(), 0);
     }
 
     /// A partition, its status partition, and what a perfect memory knows of both.
@@ -207,7 +324,7 @@ mod tests {
         /// The source of each status, and whether it settles.
         statuses: Vec<(i64, bool)>,
         settled: std::collections::BTreeSet<i64>,
-        committed: Option<(i64, Metadata)>,
+        committed: Option<(MessageOffset, Metadata)>,
     }
 
     impl Model {
@@ -216,28 +333,30 @@ mod tests {
         }
 
         fn tell(&mut self, ledger: &mut PartitionLedger, source: i64, settles: bool) {
+            let status = StatusOffset(self.statuses.len() as i64);
             self.statuses.push((source, settles));
-            ledger.acknowledge(self.statuses.len() as i64 - 1);
             if settles {
                 self.settled.insert(source);
-                ledger.settle(source);
+                ledger.settle(MessageOffset(source), status).unwrap();
+            } else {
+                ledger.acknowledge(status);
             }
         }
 
         /// The next owner has the commit and the statuses from its bookmark on, and reads the messages from the frontier on.
         fn take_over(&self) -> PartitionLedger {
             let (frontier, bookmark) =
-                self.committed.map_or((0, 0), |(frontier, metadata)| (frontier, metadata.bookmark));
+                self.committed.map_or((0, 0), |(frontier, metadata)| (frontier.0, metadata.bookmark.0));
             let replayed = self.statuses[bookmark as usize..].iter().filter(|(source, _)| *source >= frontier);
-            let mut ledger = PartitionLedger::new(frontier, self.statuses.len() as i64);
+            let mut ledger = ledger(frontier, self.statuses.len() as i64);
             if let Some(last_source) = replayed.clone().map(|(source, _)| *source).max() {
-                ledger.inherit(bookmark, last_source);
+                ledger.inherit(StatusOffset(bookmark), MessageOffset(last_source));
             }
             for offset in frontier..self.end {
                 if replayed.clone().any(|status| *status == (offset, true)) {
-                    ledger.advance(offset + 1);
+                    ledger.advance(MessageOffset(offset + 1));
                 } else {
-                    ledger.deliver(offset);
+                    deliver(&mut ledger, offset);
                 }
             }
             ledger
@@ -256,7 +375,7 @@ mod tests {
             for (step, index) in steps {
                 let open = model.open();
                 match step {
-                    0..=2 => { ledger.deliver(model.end); model.end += 1; }
+                    0..=2 => { deliver(&mut ledger, model.end); model.end += 1; }
                     3..=5 if !open.is_empty() => model.tell(&mut ledger, *index.get(&open), step > 3),
                     6 => {
                         let checkpoint = ledger.checkpoint();
@@ -267,10 +386,10 @@ mod tests {
                 }
                 let checkpoint = ledger.checkpoint();
                 let open = model.open();
-                prop_assert_eq!(checkpoint.frontier, open.first().copied().unwrap_or(model.end));
+                prop_assert_eq!(checkpoint.frontier.0, open.first().copied().unwrap_or(model.end));
                 prop_assert_eq!(checkpoint.open, open.len());
-                let before = &model.statuses[..checkpoint.bookmark as usize];
-                prop_assert!(before.iter().all(|(source, _)| *source < checkpoint.frontier));
+                let before = &model.statuses[..checkpoint.bookmark.0 as usize];
+                prop_assert!(before.iter().all(|(source, _)| *source < checkpoint.frontier.0));
             }
         }
     }

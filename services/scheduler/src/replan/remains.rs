@@ -51,7 +51,7 @@ impl Remains {
         let frontiers: Vec<i64> = senders
             .partitions(TIMEOUT)?
             .iter()
-            .map(|partition| partition.checkpoint().map_or(partition.low, |(frontier, _)| frontier))
+            .map(|partition| partition.checkpoint().map_or(partition.low, |(frontier, _)| frontier.0))
             .collect();
         let mut records = Vec::new();
         read_messages(kafka, (mailing.mailing_no, mailing.id), |record, event| {

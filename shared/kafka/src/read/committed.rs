@@ -6,7 +6,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::watermarks::{End, watermarks};
 use crate::cluster::Reading;
-use crate::ledger::Metadata;
+use crate::ledger::{MessageOffset, Metadata};
 use crate::{Cluster, Result};
 
 /// Looks at a group from outside: what it has committed, and where its topic ends. Every call blocks.
@@ -32,9 +32,9 @@ pub struct CommittedPartition {
 impl CommittedPartition {
     /// The frontier and what a sender committed beside it. None: nobody has committed, or not a sender, or the log ends before
     /// it and isn't the one that it was; then a sender replays it whole.
-    pub fn checkpoint(&self) -> Option<(i64, Metadata)> {
+    pub fn checkpoint(&self) -> Option<(MessageOffset, Metadata)> {
         let (frontier, metadata) = self.committed.as_ref().filter(|_| !self.went_back())?;
-        Some((*frontier, metadata.parse().ok()?))
+        Some((MessageOffset(*frontier), metadata.parse().ok()?))
     }
 
     /// The log ends before what was committed: it was made anew or cut off. The commit is read first, so it can't seem so.
