@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
+use crate::ids::{ClientNo, MailingNo, MessageId, MessagePlace, StatusPlace};
 use crate::journal::Entry;
 use crate::sample::Sample;
 use crate::wire::{MailingEvent, MessageEvent, ProgressEvent, StatusEvent};
@@ -17,12 +18,16 @@ pub struct Evidence {
     pub mailings: Vec<Mailing>,
     /// The table `messages`.
     pub rows: Vec<Row>,
-    /// The table `attempts`.
-    pub attempts: Vec<Attempt>,
+    /// The table `steps`.
+    pub steps: Vec<Step>,
+    /// The table `held`.
+    pub held: Vec<Held>,
+    /// The table `held_counts`, summed over partitions.
+    pub held_counts: BTreeMap<(MailingNo, String), i64>,
     /// The table `mailing_counts`, summed over partitions.
     pub counts: Vec<Count>,
     /// The table `mailing_settled_rounds`, summed over partitions.
-    pub settled_rounds: BTreeMap<i64, i64>,
+    pub settled_rounds: BTreeMap<MailingNo, i64>,
     /// The table `mailing_progress`.
     pub mirrors: Vec<Mirror>,
     /// The topic mailing-events.
@@ -55,7 +60,7 @@ pub struct Evidence {
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Client {
     /// Internal number.
-    pub client_no: i64,
+    pub client_no: ClientNo,
     /// Public id.
     pub id: Uuid,
     /// The digits.
@@ -72,7 +77,7 @@ pub struct Client {
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Mailing {
     /// Internal number.
-    pub mailing_no: i64,
+    pub mailing_no: MailingNo,
     /// Public id.
     pub id: Uuid,
     /// What is sent.
@@ -97,9 +102,9 @@ pub struct Mailing {
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Row {
     /// Its mailing's number.
-    pub mailing_no: i64,
+    pub mailing_no: MailingNo,
     /// Its client's number.
-    pub client_no: i64,
+    pub client_no: ClientNo,
     /// Its client's public id.
     pub client_id: Uuid,
     /// The status's word.
@@ -112,26 +117,39 @@ pub struct Row {
     pub settled_round: i32,
 }
 
-/// A row of `attempts`, which tells of a failed attempt.
+/// A row of `steps`: what a message went through before the status that its row shows.
 #[derive(Clone, Debug, sqlx::FromRow)]
-pub struct Attempt {
+pub struct Step {
     /// Its mailing's number.
-    pub mailing_no: i64,
+    pub mailing_no: MailingNo,
     /// Its client's number.
-    pub client_no: i64,
+    pub client_no: ClientNo,
     /// Where the status lies that told of it.
     pub status_partition: i32,
     /// Likewise.
     pub status_offset: i64,
-    /// Which attempt it was.
+    /// Attempts made by then.
     pub attempt: i32,
+}
+
+/// A row of `held`: a message that waits to be planned again.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Held {
+    /// Its mailing's number.
+    pub mailing_no: MailingNo,
+    /// Its client's number.
+    pub client_no: ClientNo,
+    /// The round that is over.
+    pub round: i32,
+    /// The reason's word.
+    pub reason: String,
 }
 
 /// How many rows a counter says that a mailing has in a status.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Count {
     /// The mailing's number.
-    pub mailing_no: i64,
+    pub mailing_no: MailingNo,
     /// The status's word.
     pub status: String,
     /// Rows.
@@ -142,11 +160,13 @@ pub struct Count {
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Mirror {
     /// The mailing's number.
-    pub mailing_no: i64,
+    pub mailing_no: MailingNo,
     /// Clients planned.
     pub planned: i64,
     /// Message events of all rounds.
     pub emitted: i64,
+    /// Those of rounds above the first.
+    pub again: i64,
     /// All pages are planned.
     pub complete: bool,
 }
@@ -178,9 +198,9 @@ pub struct Call {
     /// Its fate was decided.
     pub decided_at: i64,
     /// The message id of its path; 0 if that held none.
-    pub id: i64,
-    /// The provider's port that it came to: its sender's own.
-    pub port: Option<u16>,
+    pub id: MessageId,
+    /// The provider's port that it came to: its sender's own, if each was given one.
+    pub sender: Option<u16>,
     /// The recipient; 0 if the body was not read.
     pub phone: i64,
     /// The text, if the body was read.
@@ -195,14 +215,49 @@ pub struct Call {
     pub outcome: String,
 }
 
-/// The id of a mailing's message for a client.
-pub fn message_id(mailing_no: i64, client_no: i64) -> i64 {
-    mailing_no << 33 | client_no
-}
-
 impl Row {
     /// Its message's id.
-    pub fn id(&self) -> i64 {
-        message_id(self.mailing_no, self.client_no)
+    pub fn id(&self) -> MessageId {
+        MessageId::of(self.mailing_no, self.client_no)
+    }
+}
+
+impl Step {
+    /// Its message's id.
+    pub fn id(&self) -> MessageId {
+        MessageId::of(self.mailing_no, self.client_no)
+    }
+
+    /// Where the status lies that told of it.
+    pub fn place(&self) -> StatusPlace {
+        StatusPlace { partition: self.status_partition, offset: self.status_offset }
+    }
+}
+
+impl Held {
+    /// Its message's id.
+    pub fn id(&self) -> MessageId {
+        MessageId::of(self.mailing_no, self.client_no)
+    }
+}
+
+impl Record<MessageEvent> {
+    /// Where it lies.
+    pub fn place(&self) -> MessagePlace {
+        MessagePlace { partition: self.partition, offset: self.offset }
+    }
+}
+
+impl Record<StatusEvent> {
+    /// Where it lies.
+    pub fn place(&self) -> StatusPlace {
+        StatusPlace { partition: self.partition, offset: self.offset }
+    }
+}
+
+impl Call {
+    /// Whether it was an attempt: a throttled call costs none.
+    pub(crate) fn is_attempt(&self) -> bool {
+        !self.outcome.starts_with("throttled_") && self.outcome != "status_429"
     }
 }

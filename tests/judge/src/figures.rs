@@ -1,9 +1,12 @@
 //! What a run measured, and whether that is within what was asked of it.
 
+mod outages;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::evidence::{Evidence, Record};
+use crate::ids::MessageId;
 use crate::journal::Entry;
 use crate::wire::StatusEvent;
 
@@ -29,6 +32,21 @@ pub struct Targets {
     /// Seconds from a server's start to nine tenths of the run's rate.
     #[arg(long)]
     pub back: Option<f64>,
+    /// Calls that begin while the provider refuses all.
+    #[arg(long)]
+    pub into_outage: Option<f64>,
+    /// Messages given up because the provider refused all.
+    #[arg(long)]
+    pub exhausted: Option<f64>,
+    /// Messages planned within 10 s while the provider refuses all.
+    #[arg(long)]
+    pub planned_meanwhile: Option<f64>,
+    /// The rate in the first second of the provider's health, as a share of the full one.
+    #[arg(long)]
+    pub first_second: Option<f64>,
+    /// What the rate lacks of the full one 30 s after the provider's health, as a share.
+    #[arg(long)]
+    pub lacking: Option<f64>,
 }
 
 /// One thing measured.
@@ -80,7 +98,7 @@ pub fn figures(evidence: &Evidence, targets: &Targets) -> Vec<Figure> {
     let mut settled: Vec<&Record<StatusEvent>> =
         evidence.status_events.iter().filter(|r| r.event.as_ref().is_some_and(StatusEvent::settles)).collect();
     settled.sort_by_key(|record| record.at);
-    vec![
+    let mut figures = vec![
         Figure::count(
             format!("{again} accepted again, of {open} slots open at kills"),
             per(again, open),
@@ -94,11 +112,13 @@ pub fn figures(evidence: &Evidence, targets: &Targets) -> Vec<Figure> {
         Figure::time("from the last act to the last status", done(evidence, &settled), targets.done),
         idle(evidence, targets.idle),
         Figure::time("from a server's start to 90 % of the rate", back(evidence), targets.back),
-    ]
+    ];
+    figures.extend(outages::figures(evidence, targets));
+    figures
 }
 
 fn accepted_again(evidence: &Evidence) -> f64 {
-    let mut accepted: BTreeMap<i64, usize> = BTreeMap::new();
+    let mut accepted: BTreeMap<MessageId, usize> = BTreeMap::new();
     evidence.calls.iter().filter(|call| call.accepted).for_each(|call| *accepted.entry(call.id).or_default() += 1);
     accepted.values().map(|times| times - 1).sum::<usize>() as f64
 }
@@ -158,17 +178,19 @@ fn idle(evidence: &Evidence, target: Option<f64>) -> Figure {
     Figure::time(&what, longest.map(|((longest, _), _)| seconds(longest)), target)
 }
 
-/// The rate of a run is that of its better seconds: the upper quartile.
-fn back(evidence: &Evidence) -> Option<f64> {
+/// The rate of a run is that of its better seconds: the upper quartile of those in which a call was accepted.
+fn full_rate(accepted: &[i64]) -> Option<f64> {
     let mut by_second: BTreeMap<i64, usize> = BTreeMap::new();
-    for call in evidence.calls.iter().filter(|call| call.accepted) {
-        *by_second.entry(call.begun_at / SECOND).or_default() += 1;
-    }
-    let mut rates: Vec<usize> = by_second.values().copied().collect();
+    accepted.iter().for_each(|at| *by_second.entry(at / SECOND).or_default() += 1);
+    let mut rates: Vec<usize> = by_second.into_values().collect();
     rates.sort_unstable();
-    let full = *rates.get(rates.len() * 3 / 4)? as f64 * 0.9;
+    rates.get(rates.len() * 3 / 4).map(|rate| *rate as f64)
+}
+
+fn back(evidence: &Evidence) -> Option<f64> {
     let mut begun: Vec<i64> = evidence.calls.iter().filter(|call| call.accepted).map(|call| call.begun_at).collect();
     begun.sort_unstable();
+    let full = full_rate(&begun)? * 0.9;
     let of_server = |entry: &&Entry| {
         entry.event == "start"
             && matches!(entry.role.as_deref(), Some("kafka" | "postgres"))

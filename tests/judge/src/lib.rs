@@ -2,13 +2,15 @@
 //! a mistake can't excuse itself.
 //!
 //! [`sampler`] looks at a run while it lasts, [`collect`] gathers the rest of the evidence after its end, [`judge`] holds
-//! the rules against it, [`figures`] says what it measured. The judge has no model of a run: what Herald did is read from records, rows and the provider's log,
-//! and what it may be excused by from the conductor's [`journal`].
+//! the rules against it, [`figures`] says what it measured. The judge has no model of a run: what Herald did is read from
+//! records, rows and the provider's log, and what excuses it from the conductor's [`journal`].
 
 mod case;
 pub mod collect;
 pub mod evidence;
+mod faults;
 pub mod figures;
+pub mod ids;
 pub mod journal;
 mod rules;
 pub mod sample;

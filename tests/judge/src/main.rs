@@ -25,7 +25,7 @@ enum Verb {
         #[command(flatten)]
         sources: Sources,
         #[command(flatten)]
-        targets: Targets,
+        targets: Box<Targets>,
     },
 }
 

@@ -12,6 +12,9 @@ pub struct Sample {
     pub at: i64,
     /// What the senders' group has committed.
     pub committed: Option<Vec<Committed>>,
+    /// Where each partition of status-events ended, asked after the commits had been read.
+    #[serde(default)]
+    pub status_ends: Option<BTreeMap<i32, i64>>,
     /// Counts and rows of the live mailings, of one snapshot.
     pub snapshot: Option<Vec<Snapshot>>,
     /// What the API answers about its mailings.
@@ -27,12 +30,19 @@ pub struct Committed {
     pub partition: i32,
     /// None: nothing is committed.
     pub offset: Option<i64>,
-    /// `v1 bookmark=… position=… open=…`.
+    /// `v1 bookmark=… position=… open=…`, and what newer senders add.
     pub metadata: String,
 }
 
+impl Committed {
+    /// A value of the metadata, by its name.
+    pub(crate) fn word(&self, name: &str) -> Option<&str> {
+        self.metadata.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+    }
+}
+
 /// A mailing's messages by status, by both ways to count them.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Snapshot {
     /// Internal number.
     pub mailing_no: i64,
@@ -40,9 +50,15 @@ pub struct Snapshot {
     pub counts: BTreeMap<String, i64>,
     /// By counting rows.
     pub rows: BTreeMap<String, i64>,
+    /// Held messages by reason, by the counters.
+    #[serde(default)]
+    pub held_counts: BTreeMap<String, i64>,
+    /// Held messages by reason, by counting rows of `held`.
+    #[serde(default)]
+    pub held: BTreeMap<String, i64>,
 }
 
-/// The counts of one mailing in an answer of the API.
+/// What the API said of one mailing.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Answer {
     /// Public id.

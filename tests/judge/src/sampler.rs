@@ -1,6 +1,7 @@
 //! Looks at a run while it lasts.
 
 mod asking;
+mod offsets;
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -11,10 +12,11 @@ use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::sample::Sample;
-use asking::{Database, Group, Http};
+use asking::{Database, Http};
+use offsets::{Group, Offsets};
 
 const INTERVAL: Duration = Duration::from_millis(200);
-/// All of `/metrics` goes into each so manieth sample.
+/// All of `/metrics` goes into every 25th sample.
 const METRICS_EVERY: u64 = 25;
 
 /// What to look at.
@@ -40,7 +42,7 @@ pub struct Watched {
     pub samples: PathBuf,
 }
 
-/// Samples until SIGTERM. What can't be asked is left out: it is being killed.
+/// Samples until SIGTERM. What can't be asked is left out: the run kills what it asks.
 pub async fn run(watched: &Watched) -> anyhow::Result<()> {
     let file = OpenOptions::new().create(true).append(true).open(&watched.samples);
     let mut file = file.with_context(|| format!("open {}", watched.samples.display()))?;
@@ -65,14 +67,14 @@ pub async fn run(watched: &Watched) -> anyhow::Result<()> {
 async fn look(watched: &Watched, group: &Group, database: &mut Database, http: &Http, number: u64) -> Sample {
     let api = watched.api.get(number as usize % watched.api.len().max(1));
     let with_metrics = number.is_multiple_of(METRICS_EVERY);
-    let (committed, snapshot, answers, processes) = tokio::join!(
-        group.committed(),
+    let (offsets, snapshot, answers, processes) = tokio::join!(
+        group.offsets(),
         database.snapshot(),
         http.answers(api),
         http.processes(&watched.ops, with_metrics),
     );
-    let (at, committed) = committed;
-    Sample { at, committed, snapshot, answers, processes }
+    let Offsets { at, committed, status_ends } = offsets;
+    Sample { at, committed, status_ends, snapshot, answers, processes }
 }
 
 fn append(file: &mut File, sample: &Sample) -> anyhow::Result<()> {

@@ -4,13 +4,15 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer};
 use uuid::Uuid;
 
+use crate::ids::{MailingNo, MessageId, MessagePlace};
+
 /// A record of mailing-events.
 #[derive(Clone, Debug, Deserialize)]
 pub struct MailingEvent {
     /// Public id.
     pub mailing_id: Uuid,
     /// Internal number.
-    pub mailing_no: i64,
+    pub mailing_no: MailingNo,
     /// Rises with each change.
     pub version: i64,
     /// The state's word.
@@ -25,7 +27,7 @@ pub struct ProgressEvent {
     /// Public id.
     pub mailing_id: Uuid,
     /// Internal number.
-    pub mailing_no: i64,
+    pub mailing_no: MailingNo,
     /// Clients above are not in the audience.
     pub audience_max: i64,
     /// Clients up to this one are planned.
@@ -36,6 +38,8 @@ pub struct ProgressEvent {
     pub planned: i64,
     /// Message events of all rounds.
     pub emitted: i64,
+    /// Those of rounds above the first.
+    pub again: Option<i64>,
     /// The walk over rows under way.
     pub pass: Option<serde_json::Value>,
 }
@@ -45,7 +49,7 @@ pub struct ProgressEvent {
 pub struct MessageEvent {
     /// The message's id.
     #[serde(deserialize_with = "decimal")]
-    pub message_id: i64,
+    pub message_id: MessageId,
     /// The mailing's public id.
     pub mailing_id: Uuid,
     /// The client's public id.
@@ -60,6 +64,10 @@ pub struct MessageEvent {
     pub window: Option<Window>,
     /// From 1.
     pub round: i32,
+    /// Attempts of the rounds before.
+    pub attempts: Option<i32>,
+    /// When its page was read.
+    pub planned_at: Option<DateTime<Utc>>,
 }
 
 /// A local window, as two instants.
@@ -76,7 +84,7 @@ pub struct Window {
 pub struct StatusEvent {
     /// The message's id.
     #[serde(deserialize_with = "decimal")]
-    pub message_id: i64,
+    pub message_id: MessageId,
     /// The mailing's public id.
     pub mailing_id: Uuid,
     /// The client's public id.
@@ -93,22 +101,15 @@ pub struct StatusEvent {
     pub reason: Option<String>,
     /// For people.
     pub detail: Option<String>,
+    /// The next attempt or round begins no earlier.
+    pub not_before: Option<DateTime<Utc>>,
     /// Where the message's record lies.
-    pub source: Source,
+    pub source: MessagePlace,
 }
 
-/// Coordinates in message-events.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct Source {
-    /// The partition.
-    pub partition: i32,
-    /// The offset.
-    pub offset: i64,
-}
-
-fn decimal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+fn decimal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MessageId, D::Error> {
     let text = String::deserialize(deserializer)?;
-    text.parse().map_err(serde::de::Error::custom)
+    text.parse().map(MessageId).map_err(serde::de::Error::custom)
 }
 
 impl StatusEvent {
@@ -117,10 +118,30 @@ impl StatusEvent {
         self.kind == "settled"
     }
 
-    /// It tells of an attempt that failed, rather than of a message that settled without one.
-    pub fn tells_of_failed_attempt(&self) -> bool {
-        let by_answer = matches!(self.reason.as_deref(), Some("rejected" | "exhausted"));
-        self.status == "retrying" || (self.status == "failed" && by_answer)
+    /// The message's reason in one word.
+    pub fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
+    }
+
+    /// The message has no record in message-events: the planner settled it.
+    pub fn has_no_record(&self) -> bool {
+        self.source.offset < 0
+    }
+
+    /// It tells what came of a call, rather than of a message that settled or waits without one.
+    pub fn tells_of_answer(&self) -> bool {
+        match self.status.as_str() {
+            "succeeded" | "retrying" => true,
+            "failed" => matches!(self.reason(), Some("rejected" | "exhausted")),
+            "unknown" => self.reason() != Some("sender_lost"),
+            _ => false,
+        }
+    }
+
+    /// The table of steps shows it.
+    pub fn is_step(&self) -> bool {
+        let by_answer = matches!(self.reason(), Some("rejected" | "exhausted"));
+        matches!(self.status.as_str(), "retrying" | "held") || (self.status == "failed" && by_answer)
     }
 }
 

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::evidence::Call;
+use crate::ids::MessageId;
 
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -16,9 +17,8 @@ enum ProviderLine {
     Call {
         begun_at: i64,
         decided_at: i64,
-        id: i64,
-        #[serde(rename = "sender")]
-        port: Option<u16>,
+        id: MessageId,
+        sender: Option<u16>,
         phone: i64,
         text_no: Option<u32>,
         accepted: bool,
@@ -61,7 +61,7 @@ pub(super) fn calls(path: &Path) -> anyhow::Result<Vec<Call>> {
                 begun_at,
                 decided_at,
                 id,
-                port,
+                sender,
                 phone,
                 text_no,
                 accepted,
@@ -71,7 +71,7 @@ pub(super) fn calls(path: &Path) -> anyhow::Result<Vec<Call>> {
             } => {
                 let text = text_no.and_then(|number| texts.get(&number).cloned());
                 let call =
-                    Call { begun_at, decided_at, id, port, phone, text, accepted, answered, retry_after, outcome };
+                    Call { begun_at, decided_at, id, sender, phone, text, accepted, answered, retry_after, outcome };
                 calls.push(call);
             }
         }

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::case::{Audience, Case, changed_since_start, matches};
-use crate::evidence::{Call, Client, Mailing, Record, Row, message_id};
+use crate::evidence::{Call, Client, Mailing, Record, Row};
+use crate::ids::{MailingNo, MessageId, MessagePlace};
 use crate::rules::Findings;
 use crate::wire::{MessageEvent, StatusEvent};
 
 pub(crate) fn check(case: &Case<'_>) -> Findings {
     let mut findings = Findings::default();
-    let audiences: BTreeMap<i64, Audience> =
+    let audiences: BTreeMap<MailingNo, Audience> =
         case.mailings.values().map(|mailing| (mailing.mailing_no, case.audience(mailing))).collect();
     // Aborted ones too: they were made by the same rules.
     for record in &case.evidence.message_events {
@@ -18,15 +19,15 @@ pub(crate) fn check(case: &Case<'_>) -> Findings {
             findings.check(wrong.is_none(), || format!("{}: {}", at("message", record), wrong.unwrap_or_default()));
         }
     }
-    let sources: HashMap<(i32, i64), &MessageEvent> = case
-        .planned
-        .values()
-        .flatten()
-        .filter_map(|record| Some(((record.partition, record.offset), record.event.as_ref()?)))
-        .collect();
+    let sources = case.planned.values().flatten().filter_map(|record| Some((record.place(), record.event.as_ref()?)));
+    let sources: HashMap<MessagePlace, &MessageEvent> = sources.collect();
     for record in &case.evidence.status_events {
         if let Some(event) = &record.event {
-            let wrong = wrong_status(&sources, record, event);
+            let wrong = if event.has_no_record() {
+                wrong_without_record(case, &audiences, record, event)
+            } else {
+                wrong_status(&sources, record, event)
+            };
             findings.check(wrong.is_none(), || format!("{}: {}", at("status", record), wrong.unwrap_or_default()));
         }
     }
@@ -47,7 +48,7 @@ fn at<T>(what: &str, record: &Record<T>) -> String {
 
 fn wrong_message(
     case: &Case<'_>,
-    audiences: &BTreeMap<i64, Audience>,
+    audiences: &BTreeMap<MailingNo, Audience>,
     record: &Record<MessageEvent>,
     event: &MessageEvent,
 ) -> Option<&'static str> {
@@ -56,7 +57,7 @@ fn wrong_message(
         return Some("there is no such mailing or client");
     };
     let audience = &audiences[&mailing.mailing_no];
-    if event.message_id != message_id(mailing.mailing_no, client.client_no) {
+    if event.message_id != MessageId::of(mailing.mailing_no, client.client_no) {
         Some("the message id is not mailing and client")
     } else if record.key != event.message_id.to_string() {
         Some("the key is not the message id")
@@ -81,11 +82,11 @@ fn wrong_content(event: &MessageEvent, mailing: &Mailing, client: &Client) -> Op
 }
 
 fn wrong_status(
-    sources: &HashMap<(i32, i64), &MessageEvent>,
+    sources: &HashMap<MessagePlace, &MessageEvent>,
     record: &Record<StatusEvent>,
     event: &StatusEvent,
 ) -> Option<&'static str> {
-    let Some(source) = sources.get(&(event.source.partition, event.source.offset)) else {
+    let Some(source) = sources.get(&event.source) else {
         return Some("its source is no message that was planned");
     };
     let told = (event.message_id, event.mailing_id, event.client_id, event.round);
@@ -100,9 +101,36 @@ fn wrong_status(
     }
 }
 
+/// A status of the planner's own, for a message that has no record in this round.
+fn wrong_without_record(
+    case: &Case<'_>,
+    audiences: &BTreeMap<MailingNo, Audience>,
+    record: &Record<StatusEvent>,
+    event: &StatusEvent,
+) -> Option<&'static str> {
+    let mailing = case.mailings.values().find(|mailing| mailing.id == event.mailing_id);
+    let (Some(mailing), Some(client)) = (mailing, case.clients_by_id.get(&event.client_id)) else {
+        return Some("there is no such mailing or client");
+    };
+    let audience = &audiences[&mailing.mailing_no];
+    let planned = case.planned.get(&event.message_id).and_then(|records| records.first());
+    if event.message_id != MessageId::of(mailing.mailing_no, client.client_no) {
+        Some("the message id is not mailing and client")
+    } else if record.key != event.message_id.to_string() {
+        Some("the key is not the message id")
+    } else if !audience.must.contains(&client.client_no) && !audience.may.contains(&client.client_no) {
+        Some("the client is not in the audience")
+    } else if planned.is_some_and(|planned| planned.partition != record.partition) {
+        Some("it lies in another partition than its message")
+    } else {
+        None
+    }
+}
+
 fn is_right_row(case: &Case<'_>, row: &Row) -> bool {
     let client = case.clients.get(&row.client_no);
-    client.is_some_and(|client| client.id == row.client_id) && case.planned.contains_key(&row.id())
+    let planned = case.planned.contains_key(&row.id()) || case.unrecorded.contains_key(&row.id());
+    planned && client.is_some_and(|client| client.id == row.client_id)
 }
 
 fn wrong_call(case: &Case<'_>, call: &Call) -> Option<&'static str> {

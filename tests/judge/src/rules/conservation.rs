@@ -1,11 +1,14 @@
-//! Rule 1. Everybody who matches is planned, has a row, is counted, and is through.
+//! Rule 1. Each client who matches is planned, has a row, is counted, and is through.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::case::Case;
-use crate::evidence::{Mailing, message_id};
+use crate::evidence::Mailing;
+use crate::ids::MessageId;
 use crate::rules::Findings;
 use crate::wire::is_terminal;
+
+type Rounds = BTreeMap<MessageId, BTreeSet<i32>>;
 
 pub(crate) fn check(case: &Case<'_>) -> Findings {
     let mut findings = Findings::default();
@@ -16,14 +19,15 @@ pub(crate) fn check(case: &Case<'_>) -> Findings {
         }
     }
     for mailing in case.mailings.values() {
-        audience(case, mailing, &mut findings);
-        rows(case, mailing, &mut findings);
-        sums(case, mailing, &mut findings);
+        let planned = case.planned_of(mailing.mailing_no);
+        audience(case, mailing, &planned, &mut findings);
+        rows(case, mailing, &planned, &mut findings);
+        sums(case, mailing, &planned, &mut findings);
     }
     findings
 }
 
-fn audience(case: &Case<'_>, mailing: &Mailing, findings: &mut Findings) {
+fn audience(case: &Case<'_>, mailing: &Mailing, planned: &Rounds, findings: &mut Findings) {
     let no = mailing.mailing_no;
     let whole = match mailing.state.as_str() {
         "finished" => true,
@@ -36,22 +40,21 @@ fn audience(case: &Case<'_>, mailing: &Mailing, findings: &mut Findings) {
     };
     if whole {
         for client_no in case.audience(mailing).must {
-            let planned = case.planned.contains_key(&message_id(no, client_no));
-            findings.check(planned, || format!("client {client_no} of mailing {no} has no message event"));
+            let planned = planned.contains_key(&MessageId::of(no, client_no));
+            findings.check(planned, || format!("client {client_no} of mailing {no} was not planned"));
         }
     }
 }
 
-fn rows(case: &Case<'_>, mailing: &Mailing, findings: &mut Findings) {
+fn rows(case: &Case<'_>, mailing: &Mailing, planned: &Rounds, findings: &mut Findings) {
     let no = mailing.mailing_no;
-    let rows: BTreeMap<i64, &str> =
-        case.rows.range(no << 33..(no + 1) << 33).map(|(id, row)| (*id, row.status.as_str())).collect();
-    let planned: BTreeSet<i64> = case.planned_of(no).map(|(id, _)| id).collect();
-    for id in &planned {
+    let rows: BTreeMap<MessageId, &str> =
+        case.rows.range(MessageId::all_of(no)).map(|(id, row)| (*id, row.status.as_str())).collect();
+    for id in planned.keys() {
         findings.check(rows.contains_key(id), || format!("message {id} is planned and has no row"));
     }
     for (id, status) in &rows {
-        findings.check(planned.contains(id), || format!("message {id} has a row and no message event"));
+        findings.check(planned.contains_key(id), || format!("message {id} has a row and was not planned"));
         findings.check(is_terminal(status), || format!("message {id} is {status} at the end"));
     }
 
@@ -65,18 +68,23 @@ fn rows(case: &Case<'_>, mailing: &Mailing, findings: &mut Findings) {
 }
 
 /// What planning says of itself, against what it did.
-fn sums(case: &Case<'_>, mailing: &Mailing, findings: &mut Findings) {
+fn sums(case: &Case<'_>, mailing: &Mailing, planned: &Rounds, findings: &mut Findings) {
     let no = mailing.mailing_no;
-    let planned = case.planned_of(no).count() as i64;
-    let emitted = case.planned_of(no).map(|(_, records)| records.len() as i64).sum::<i64>();
+    let emitted = planned.values().map(|rounds| rounds.len() as i64).sum::<i64>();
+    let again = planned.values().flatten().filter(|round| **round > 1).count() as i64;
+    let planned = planned.len() as i64;
     let settled = case.evidence.settled_rounds.get(&no).copied().unwrap_or(0);
     findings.check(settled == emitted, || format!("mailing {no} emitted {emitted} messages, {settled} are settled"));
     if mailing.state == "finished" {
         let mirror = case.evidence.mirrors.iter().find(|mirror| mirror.mailing_no == no);
-        let right =
-            mirror.is_some_and(|mirror| (mirror.planned, mirror.emitted, mirror.complete) == (planned, emitted, true));
+        let right = mirror.is_some_and(|mirror| {
+            (mirror.planned, mirror.emitted, mirror.again, mirror.complete) == (planned, emitted, again, true)
+        });
         findings.check(right, || {
-            format!("mailing {no} planned {planned} clients and emitted {emitted} messages, the mirror says {mirror:?}")
+            format!(
+                "mailing {no} planned {planned} clients and emitted {emitted} messages, {again} of them again, the mirror \
+                 says {mirror:?}"
+            )
         });
     }
 }

@@ -2,18 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::case::Case;
+use crate::case::{Case, seen};
 use crate::evidence::Mailing;
+use crate::ids::{MailingNo, MessageId};
 use crate::rules::Findings;
 use crate::wire::ProgressEvent;
 
 pub(crate) fn check(case: &Case<'_>) -> Findings {
     let mut findings = Findings::default();
-    let mut progress: BTreeMap<i64, Vec<&ProgressEvent>> = BTreeMap::new();
-    for record in case.evidence.progress.iter().filter(|record| record.visible) {
-        if let Some(event) = &record.event {
-            progress.entry(event.mailing_no).or_default().push(event);
-        }
+    let mut progress: BTreeMap<MailingNo, Vec<&ProgressEvent>> = BTreeMap::new();
+    for (_, event) in seen(&case.evidence.progress) {
+        progress.entry(event.mailing_no).or_default().push(event);
     }
     for (no, events) in &progress {
         let known = case.mailings.get(no);
@@ -31,8 +30,9 @@ pub(crate) fn check(case: &Case<'_>) -> Findings {
 /// The topic is compacted: older records may be gone, and the ranges that are left are wider.
 fn pages(case: &Case<'_>, mailing: &Mailing, events: &[&ProgressEvent], findings: &mut Findings) {
     let no = mailing.mailing_no;
-    let clients: BTreeSet<i64> = case.planned_of(no).map(|(id, _)| id & ((1 << 33) - 1)).collect();
-    let (mut cursor, mut planned, mut emitted) = (0, 0, 0);
+    let rounds = case.planned_of(no);
+    let clients: BTreeSet<i64> = rounds.keys().map(|id| id.client().0).collect();
+    let (mut cursor, mut planned, mut emitted, mut again) = (0, 0, 0, 0);
     let mut before: Option<&ProgressEvent> = None;
     for event in events {
         // Passes walk over what is planned, and a start may be written twice.
@@ -52,13 +52,19 @@ fn pages(case: &Case<'_>, mailing: &Mailing, events: &[&ProgressEvent], findings
             });
         }
         findings.check(event.emitted >= emitted, || format!("mailing {no} emitted {emitted}, then {}", event.emitted));
-        (cursor, planned, emitted) = (event.cursor, event.planned, event.emitted);
+        let again_now = event.again.unwrap_or(again);
+        findings.check(again_now >= again, || format!("mailing {no} emitted {again} again, then {again_now}"));
+        (cursor, planned, emitted, again) = (event.cursor, event.planned, event.emitted, again_now);
         before = Some(event);
     }
     let beyond = clients.range(cursor + 1..).count();
     findings.check(beyond == 0, || format!("mailing {no} has {beyond} messages behind its last cursor {cursor}"));
-    let total: i64 = case.planned_of(no).map(|(_, records)| records.len() as i64).sum();
+    let total: i64 = rounds.values().map(|rounds| rounds.len() as i64).sum();
     findings.check(total == emitted, || format!("mailing {no} says it emitted {emitted} messages, there are {total}"));
+    if before.is_some_and(|last| last.again.is_some()) {
+        let later = rounds.values().flatten().filter(|round| **round > 1).count() as i64;
+        findings.check(later == again, || format!("mailing {no} says it emitted {again} again, there are {later}"));
+    }
     if mailing.state == "finished" {
         let whole = before.is_some_and(|last| last.complete && last.cursor == last.audience_max);
         findings.check(whole, || format!("mailing {no} is finished, and its planning ended at cursor {cursor}"));
@@ -67,8 +73,10 @@ fn pages(case: &Case<'_>, mailing: &Mailing, events: &[&ProgressEvent], findings
 
 /// Each client once a round.
 fn once(case: &Case<'_>, mailing: &Mailing, findings: &mut Findings) {
-    for (id, records) in case.planned_of(mailing.mailing_no) {
-        let mut rounds: Vec<i32> = records.iter().filter_map(|record| Some(record.event.as_ref()?.round)).collect();
+    for (id, records) in case.planned.range(MessageId::all_of(mailing.mailing_no)) {
+        let without = case.unrecorded.get(id).into_iter().flatten().copied();
+        let recorded = records.iter().filter_map(|record| Some(record.event.as_ref()?.round));
+        let mut rounds: Vec<i32> = recorded.chain(without).collect();
         rounds.sort_unstable();
         let tiled = rounds.iter().enumerate().all(|(index, round)| *round == index as i32 + 1);
         findings.check(tiled, || format!("message {id} was planned in rounds {rounds:?}"));

@@ -2,6 +2,7 @@
 
 use crate::case::Case;
 use crate::evidence::Call;
+use crate::ids::MessageId;
 use crate::rules::Findings;
 
 pub(crate) fn check(case: &Case<'_>) -> Findings {
@@ -29,8 +30,8 @@ pub(crate) fn check(case: &Case<'_>) -> Findings {
 }
 
 /// Its mailing would rather lose it; only a caller may ask for it again, and that is another round.
-fn never_again(case: &Case<'_>, id: i64, accepted: usize) -> bool {
-    let mailing = case.mailings.get(&(id >> 33));
-    let rounds = case.planned.get(&id).map_or(0, Vec::len);
+fn never_again(case: &Case<'_>, id: MessageId, accepted: usize) -> bool {
+    let mailing = case.mailings.get(&id.mailing());
+    let rounds = case.rounds_of(id).len();
     mailing.is_some_and(|mailing| mailing.delivery == "at_most_once") && accepted > rounds
 }

@@ -2,12 +2,13 @@
 
 use crate::case::Case;
 use crate::evidence::{Call, Row};
+use crate::ids::MessageId;
 use crate::rules::Findings;
 
 pub(crate) fn check(case: &Case<'_>) -> Findings {
     let mut findings = Findings::default();
     for (id, row) in &case.rows {
-        let calls = case.calls.get(id).map_or(&[][..], Vec::as_slice);
+        let calls = case.calls_of(*id);
         let wrong = match row.status.as_str() {
             "succeeded" => wrong_success(case, *id, calls),
             _ => wrong_failure(case, row, calls),
@@ -20,14 +21,14 @@ pub(crate) fn check(case: &Case<'_>) -> Findings {
     findings
 }
 
-fn wrong_success(case: &Case<'_>, id: i64, calls: &[&Call]) -> Option<&'static str> {
+fn wrong_success(case: &Case<'_>, id: MessageId, calls: &[&Call]) -> Option<&'static str> {
     // A success is an answer that was read.
     if calls.iter().any(|call| call.accepted && call.answered) {
         return None;
     }
     // The provider's log loses its last milliseconds when it is killed.
-    let statuses = case.statuses.get(&id).map_or(&[][..], Vec::as_slice);
-    let success = statuses.iter().find(|r| r.event.as_ref().is_some_and(|event| event.status == "succeeded"));
+    let success =
+        case.statuses_of(id).iter().find(|r| r.event.as_ref().is_some_and(|event| event.status == "succeeded"));
     let unlogged = success.is_some_and(|record| case.faults.provider_meets(record.at, record.at + 1_000_000));
     if unlogged { None } else { Some("the provider never accepted it with an answer") }
 }
@@ -44,10 +45,6 @@ fn wrong_failure(case: &Case<'_>, row: &Row, calls: &[&Call]) -> Option<&'static
     let delivery = case.mailings.get(&row.mailing_no).map(|mailing| mailing.delivery.as_str());
     if row.status == "unknown" && delivery != Some("at_most_once") {
         return Some("its mailing didn't choose at_most_once");
-    }
-    if row.status == "failed" && row.reason.as_deref() == Some("exhausted") && calls.is_empty() {
-        let provider = case.faults.provider_meets(0, i64::MAX / 2);
-        return if provider { None } else { Some("there was no attempt") };
     }
     None
 }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use crate::case::Case;
 use crate::evidence::Record;
+use crate::ids::MessageId;
 use crate::rules::Findings;
 
 /// A phone: `7` and ten digits.
@@ -17,12 +18,16 @@ pub(crate) fn check(case: &Case<'_>) -> Findings {
             secrets.search(line, &mut findings, || format!("{name}:{}", number + 1));
         }
     }
+    let mut metrics_seen = 0;
     for sample in &case.evidence.samples {
         for process in &sample.processes {
+            metrics_seen += usize::from(process.metrics.is_some());
             let metrics = process.metrics.as_deref().unwrap_or_default();
             secrets.search(metrics, &mut findings, || format!("the metrics of {}", process.ops));
         }
     }
+    findings.must_have_seen("logs", case.evidence.logs.len());
+    findings.must_have_seen("metrics", metrics_seen);
     let evidence = case.evidence;
     secrets.search_records("mailing-events", &evidence.mailing_events, &mut findings);
     secrets.search_records("planning-progress", &evidence.progress, &mut findings);
@@ -50,7 +55,7 @@ impl Secrets {
     fn of(case: &Case<'_>) -> Self {
         let phones = case.evidence.clients.iter().filter_map(|client| client.phone);
         // A message id may look like a phone.
-        let phones = phones.filter(|phone| !case.planned.contains_key(phone)).collect();
+        let phones = phones.filter(|phone| !case.planned.contains_key(&MessageId(*phone))).collect();
         let mut texts = vec![case.evidence.token.clone()];
         for mailing in case.mailings.values() {
             let json = serde_json::Value::from(mailing.text.as_str()).to_string();

@@ -1,76 +1,31 @@
-//! Who is asked what. Everything answers none when it can't be asked now.
+//! Postgres, the API and the processes' own figures. Everything answers none when it can't be asked now.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::Utc;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde::Deserialize;
-use sqlx::{Connection, Executor, PgConnection};
+use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
-use crate::collect::partitions;
-use crate::sample::{Answer, Committed, Process, Snapshot};
+use crate::sample::{Answer, Process, Snapshot};
 
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// A stopped process must not hold up the look at the others.
 const HTTP_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Of the live mailings and those that have just ended.
+/// Of the live mailings and those that have just ended. One statement is one snapshot.
 const SNAPSHOT: &str = "
     WITH live AS (
         SELECT mailing_no FROM mailings
         WHERE state IN ('running', 'paused', 'cancelled') OR finished_at > now() - interval '5 seconds'
-    ),
-    counts AS (SELECT mailing_no, status, sum(n)::bigint AS n FROM mailing_counts GROUP BY 1, 2),
-    rows AS (SELECT mailing_no, status, count(*) AS n FROM live JOIN messages USING (mailing_no) GROUP BY 1, 2)
-    SELECT mailing_no, status, COALESCE(counts.n, 0), COALESCE(rows.n, 0)
-    FROM counts FULL JOIN rows USING (mailing_no, status)
-    WHERE mailing_no IN (SELECT mailing_no FROM live)";
-
-/// The senders' group, seen by a consumer that never joins it.
-pub(super) struct Group {
-    consumer: Arc<BaseConsumer>,
-    partitions: TopicPartitionList,
-}
-
-impl Group {
-    /// Fails if Kafka can't be reached, for then it isn't known what to ask.
-    pub(super) fn watch(brokers: &str, prefix: &str) -> anyhow::Result<Self> {
-        let topic = format!("{prefix}.message-events.v1");
-        let consumer: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", brokers)
-            .set("group.id", format!("{prefix}.sender"))
-            .set("enable.auto.commit", "false")
-            .create()?;
-        let mut list = TopicPartitionList::new();
-        for partition in 0..partitions(brokers, &topic)? {
-            list.add_partition(&topic, i32::try_from(partition)?);
-        }
-        Ok(Self { consumer: Arc::new(consumer), partitions: list })
-    }
-
-    /// When it was read, and what.
-    pub(super) async fn committed(&self) -> (i64, Option<Vec<Committed>>) {
-        let (consumer, list) = (Arc::clone(&self.consumer), self.partitions.clone());
-        let read = tokio::task::spawn_blocking(move || consumer.committed_offsets(list, TIMEOUT)).await;
-        let list = read.ok().and_then(Result::ok);
-        let committed = list.and_then(|list| {
-            let each = list.elements().into_iter().map(|element| {
-                element.error().ok()?;
-                let offset = match element.offset() {
-                    Offset::Offset(offset) => Some(offset),
-                    _ => None,
-                };
-                Some(Committed { partition: element.partition(), offset, metadata: element.metadata().to_owned() })
-            });
-            each.collect()
-        });
-        (Utc::now().timestamp_micros(), committed)
-    }
-}
+    )
+    SELECT mailing_no, 'counts', status, sum(n)::bigint FROM live JOIN mailing_counts USING (mailing_no) GROUP BY 1, 3
+    UNION ALL
+    SELECT mailing_no, 'rows', status, count(*) FROM live JOIN messages USING (mailing_no) GROUP BY 1, 3
+    UNION ALL
+    SELECT mailing_no, 'held_counts', reason, sum(n)::bigint FROM live JOIN held_counts USING (mailing_no) GROUP BY 1, 3
+    UNION ALL
+    SELECT mailing_no, 'held', reason, count(*) FROM live JOIN held USING (mailing_no) GROUP BY 1, 3";
 
 /// Herald's database; connected anew when it was away.
 pub(super) struct Database {
@@ -96,20 +51,18 @@ impl Database {
 }
 
 async fn read(db: &mut PgConnection) -> sqlx::Result<Vec<Snapshot>> {
-    // One statement is one snapshot; the isolation says so to whoever adds a second.
-    db.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-    let rows: Vec<(i64, String, i64, i64)> = sqlx::query_as(SNAPSHOT).fetch_all(&mut *db).await?;
-    db.execute("COMMIT").await?;
+    let rows: Vec<(i64, String, String, i64)> = sqlx::query_as(SNAPSHOT).fetch_all(db).await?;
     let mut snapshots: BTreeMap<i64, Snapshot> = BTreeMap::new();
-    for (mailing_no, status, counted, rows) in rows {
-        let empty = || Snapshot { mailing_no, counts: BTreeMap::new(), rows: BTreeMap::new() };
-        let snapshot = snapshots.entry(mailing_no).or_insert_with(empty);
-        if counted != 0 {
-            snapshot.counts.insert(status.clone(), counted);
-        }
-        if rows != 0 {
-            snapshot.rows.insert(status, rows);
-        }
+    // A counter that went back to 0 stays.
+    for (mailing_no, table, word, n) in rows.into_iter().filter(|(_, _, _, n)| *n != 0) {
+        let snapshot = snapshots.entry(mailing_no).or_insert_with(|| Snapshot { mailing_no, ..Snapshot::default() });
+        let counted = match table.as_str() {
+            "counts" => &mut snapshot.counts,
+            "rows" => &mut snapshot.rows,
+            "held_counts" => &mut snapshot.held_counts,
+            _ => &mut snapshot.held,
+        };
+        counted.insert(word, n);
     }
     Ok(snapshots.into_values().collect())
 }

@@ -52,3 +52,28 @@ fn a_later_status_is_a_longer_wait_and_a_later_end() {
     last_status(&mut run, 2, 7).at += 500 * MS;
     assert_eq!(measured(&run)[2], Some(49.5));
 }
+
+#[test]
+fn a_provider_that_refuses_all_is_measured_by_what_was_sent_and_given_up_meanwhile() {
+    let mut run = run();
+    let mut fault = run.journal[2].clone();
+    (fault.event, fault.role, fault.name) = ("fault".to_owned(), Some("provider".to_owned()), None);
+    for (at, rules) in [(T + 2 * S, r#"[{"fault": "outage"}]"#), (T + 9 * S, "[]")] {
+        (fault.at, fault.note) = (at, Some(rules.to_owned()));
+        run.journal.push(fault.clone());
+    }
+    // Client 3 was called once and client 11 three times, whose message was given up.
+    let outage = |run: &Evidence| measured(run)[5..7].to_vec();
+    assert_eq!(outage(&run), [Some(4.0), Some(1.0)]);
+    let holds = |run: &Evidence, targets: Targets| figures(run, &targets).iter().all(Figure::holds);
+    assert!(!holds(&run, Targets { exhausted: Some(0.0), ..Targets::default() }));
+    last_status(&mut run, 1, 11).event.as_mut().unwrap().reason = Some("rejected".to_owned());
+    assert!(holds(&run, Targets { exhausted: Some(0.0), into_outage: Some(4.0), ..Targets::default() }));
+    assert!(!holds(&run, Targets { into_outage: Some(3.0), ..Targets::default() }));
+    // Rules for some calls only are no outage.
+    for rules in [r#"[{"fault": "outage", "probability": 0.5}]"#, r#"[{"fault": {"status": 404}}]"#] {
+        let last = run.journal.len() - 2;
+        run.journal[last].note = Some(rules.to_owned());
+        assert_eq!(measured(&run).len(), 5);
+    }
+}

@@ -1,8 +1,8 @@
 //! Damages to what was planned, and to the tables: rules 1, 2, 9 and 10.
 
-use judge::evidence::message_id;
+use judge::ids::{ClientNo, MailingNo, MessageId};
 
-use crate::good::{S, T, phone, uuid};
+use crate::good::{S, T, message_id, phone, uuid};
 use crate::{accepts, last_status, message, objects};
 
 #[test]
@@ -23,7 +23,7 @@ fn a_missing_message_event_is_noticed() {
 #[test]
 fn counts_that_are_off_by_one_are_noticed() {
     objects(1, |run| run.counts[0].n += 1);
-    objects(1, |run| *run.settled_rounds.get_mut(&1).unwrap() -= 1);
+    objects(1, |run| *run.settled_rounds.get_mut(&MailingNo(1)).unwrap() -= 1);
     objects(1, |run| run.mirrors[1].planned += 1);
 }
 
@@ -49,7 +49,7 @@ fn what_is_for_a_client_outside_the_audience_is_noticed() {
         (event.message_id, event.client_id, event.phone) = (id, uuid(2), Some(phone(2)));
     };
     objects(2, intrude);
-    objects(2, |run| run.rows[0].client_no = 12);
+    objects(2, |run| run.rows[0].client_no = ClientNo(12));
     objects(2, |run| run.calls[0].id = message_id(1, 2));
     // Client 11 came after the audience was fixed.
     objects(2, |run| run.progress.iter_mut().for_each(|record| record.event.as_mut().unwrap().audience_max = 10));
@@ -77,7 +77,7 @@ fn a_client_who_changed_during_the_run_may_be_planned_or_not() {
 fn a_wrong_phone_text_or_id_is_noticed() {
     objects(2, |run| message(run, 1, 3).event.as_mut().unwrap().phone = Some(phone(4)));
     objects(2, |run| message(run, 1, 3).event.as_mut().unwrap().text = Some("Hello".to_owned()));
-    objects(2, |run| message(run, 1, 3).event.as_mut().unwrap().message_id += 1);
+    objects(2, |run| message(run, 1, 3).event.as_mut().unwrap().message_id = MessageId(1));
     objects(2, |run| message(run, 1, 3).key = "1".to_owned());
     objects(2, |run| run.calls[0].phone = phone(2));
     objects(2, |run| run.calls[0].text = Some("Hello".to_owned()));

@@ -1,10 +1,10 @@
 //! Damages to what was sent and what is said of it: rules 3 to 7.
 
 use chrono::DateTime;
-use judge::evidence::{Call, Evidence, message_id};
+use judge::evidence::{Call, Evidence};
 use judge::wire::Window;
 
-use crate::good::{MS, S, T};
+use crate::good::{MS, S, T, message_id};
 use crate::{accepts, cut_off, last_status, message, objects};
 
 fn calls(run: &mut Evidence, mailing_no: i64, client_no: i64) -> Vec<&mut Call> {
@@ -67,12 +67,12 @@ fn late_evidence_of_success_is_shown() {
 }
 
 #[test]
-fn a_table_of_attempts_that_differs_from_the_log_is_noticed() {
+fn a_table_of_steps_that_differs_from_the_log_is_noticed() {
     objects(3, |run| {
-        run.attempts.pop();
+        run.steps.pop();
     });
-    objects(3, |run| run.attempts[0].status_offset = 100);
-    objects(3, |run| run.attempts[0].attempt = 9);
+    objects(3, |run| run.steps[0].status_offset = 100);
+    objects(3, |run| run.steps[0].attempt = 9);
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn a_failure_of_what_was_accepted_is_noticed() {
 #[test]
 fn a_reason_that_the_provider_did_not_give_is_noticed() {
     objects(4, |run| calls(run, 1, 9)[0].outcome = "status_500".to_owned());
-    objects(4, |run| run.calls.retain(|call| call.id != message_id(1, 11)));
+    objects(14, |run| run.calls.retain(|call| call.id != message_id(1, 11)));
     objects(4, |run| run.rows[0].status = "unknown".to_owned());
 }
 
@@ -209,7 +209,7 @@ fn a_call_before_a_retry_after_has_passed_is_noticed() {
 fn a_call_of_a_sender_that_is_cut_off_from_kafka_is_noticed() {
     let call = |run: &mut Evidence, cut_at: i64, port: u16| {
         cut_off(run, cut_at);
-        calls(run, 1, 7)[1].port = Some(port);
+        calls(run, 1, 7)[1].sender = Some(port);
     };
     objects(7, |run| call(run, T + 20 * S, 1));
     accepts(7, |run| call(run, T + 20 * S, 2));

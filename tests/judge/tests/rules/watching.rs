@@ -1,4 +1,4 @@
-//! Damages to what was seen during the run: rules 8, 11 and 12.
+//! Damages to what was seen during the run: rules 8 and 10 to 12.
 
 use judge::evidence::{Evidence, Record};
 use judge::sample::Committed;
@@ -32,7 +32,8 @@ fn an_offset_over_an_unsettled_message_is_noticed() {
         commit(run, sample, 0).offset = Some(100);
         commit(run, sample, 1).offset = Some(100);
     });
-    objects(8, |run| last_status(run, 1, 1).at = T + 28 * S);
+    // What the commit at 2 s stands on came to Kafka later, whatever its clock says.
+    objects(8, |run| last_status(run, 1, 1).offset = 100);
     objects(8, |run| last_status(run, 1, 1).event.as_mut().unwrap().kind = "open".to_owned());
     objects(8, |run| last_status(run, 1, 1).event.as_mut().unwrap().round = 2);
 }
