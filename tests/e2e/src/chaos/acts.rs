@@ -15,6 +15,8 @@ use crate::servers::PostgresEnd;
 const CRASH_PATIENCE: Duration = Duration::from_secs(8);
 /// A group takes 12 s to notice that a member was killed, and so long the next one gets none of its partitions.
 const REPLAY_PATIENCE: Duration = Duration::from_secs(30);
+/// Where those die whose offsets were deleted.
+const REPLAYING: &str = "send::replaying";
 /// Between two looks at a process that is to die.
 const GLANCE: Duration = Duration::from_millis(5);
 
@@ -91,7 +93,7 @@ impl Stage {
                     self.relieve_others(index).await;
                 }
                 self.small_mailing().await;
-                self.died(index).await;
+                self.died(index, point).await;
                 self.replace(index, |program| async { program.kill() }).await;
             }
             Act::Suspend(role, time) => {
@@ -206,7 +208,7 @@ impl Stage {
                 }
                 (*lives, *since) = (*lives - 1, Instant::now());
                 let more = if *lives > 0 { vec![self.dying_in_replay(statuses)] } else { vec![] };
-                self.has_died(*index, running);
+                self.has_died(*index, REPLAYING, !running);
                 self.replace_with(*index, |program| async { program.kill() }, &more).await;
             }
             tokio::time::sleep(GLANCE).await;
@@ -215,23 +217,24 @@ impl Stage {
 
     fn dying_in_replay(&self, statuses: usize) -> (&'static str, String) {
         let passing = self.world.random(0..statuses.max(1) as u64);
-        ("FAILPOINTS", format!("send::replaying={passing}*off->return"))
+        ("FAILPOINTS", format!("{REPLAYING}={passing}*off->return"))
     }
 
-    /// Waits until a process has died at its point, and kills one that hasn't come there.
-    async fn died(&mut self, index: usize) {
+    /// Waits until a process has died at its point, or should have.
+    async fn died(&mut self, index: usize, point: &str) {
         let started = Instant::now();
         while self.places[index].program.is_running() && started.elapsed() < CRASH_PATIENCE {
             tokio::time::sleep(GLANCE).await;
         }
         let running = self.places[index].program.is_running();
-        self.has_died(index, running);
+        self.has_died(index, point, !running);
     }
 
-    fn has_died(&self, index: usize, running: bool) {
-        let note = if running { "it never came to its point" } else { "" };
-        println!("{:>7} {} {note}", "died:", self.places[index].program.name);
-        self.journal.write("kill", self.places[index].role, &self.places[index].program.name, note);
+    /// The judge objects if most of those that are to die at a point never come there.
+    fn has_died(&self, index: usize, point: &str, reached: bool) {
+        let place = &self.places[index];
+        println!("{:>7} {} {}", "died:", place.program.name, if reached { "" } else { "it never came to its point" });
+        self.journal.died(place.role, &place.program.name, point, reached);
     }
 
     /// A mailing to a few, asked for until an api that is up takes it.

@@ -19,6 +19,12 @@ impl Journal {
         self.line(&json!({"at": now_us(), "event": event, "role": role, "name": name, "note": note}));
     }
 
+    /// A process that was to die at a point of its code did, or never came there and is about to be killed.
+    pub(crate) fn died(&self, role: &str, name: &str, point: &str, reached: bool) {
+        let (at, event) = (now_us(), "kill");
+        self.line(&json!({"at": at, "event": event, "role": role, "name": name, "point": point, "reached": reached}));
+    }
+
     /// A process is about to start. `port` is the provider's that only it calls, if it calls.
     pub(crate) fn start(&self, role: &str, name: &str, ops: Option<&str>, port: Option<u16>) {
         self.line(&json!({"at": now_us(), "event": "start", "role": role, "name": name, "ops": ops, "port": port}));
