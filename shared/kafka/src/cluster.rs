@@ -14,7 +14,7 @@ pub struct Cluster {
     brokers: String,
     properties: Vec<(String, String)>,
     client_id: String,
-    instance: Option<String>,
+    pub(crate) instance: Option<String>,
 }
 
 /// What our guarantees stand on: who reads what was aborted, or lets a status arrive after its partition's next owner has
@@ -51,31 +51,11 @@ impl Cluster {
         Self { topics, brokers: brokers.to_owned(), properties, client_id: client_id.to_owned(), instance: None }
     }
 
-    /// Joins groups as this instance (KIP-345): who is started again as the same one gets its partitions back at once, and
-    /// the broker fences who was it before. That one must be dead by then: what it still does nobody waits for.
+    /// Joins groups as this instance (KIP-345). A process that is started again as the same one gets its partitions back at once,
+    /// and the broker fences the process that was it before. That one must be dead: the group doesn't wait for what it does.
     pub fn instance(mut self, id: String) -> Self {
         self.instance = Some(id);
         self
-    }
-
-    /// Joins groups as a member without a name.
-    pub(crate) fn no_instance(mut self) -> Self {
-        self.instance = None;
-        self
-    }
-
-    pub(crate) fn is_instance(&self) -> bool {
-        self.instance.is_some()
-    }
-
-    /// A member's of a group.
-    pub(crate) fn group_config(&self, group: &str) -> ClientConfig {
-        let mut config = self.config();
-        config.set("group.id", group);
-        if let Some(instance) = &self.instance {
-            config.set("group.instance.id", instance);
-        }
-        config
     }
 
     /// What every client of ours has. With librdkafka's default of 10 s between reconnects the first commit after a

@@ -18,9 +18,6 @@ pub enum Error {
     /// A record was not delivered; it may have been written all the same.
     #[error("delivery failed: {0}")]
     Delivery(String),
-    /// The group knows another as the instance that this one is.
-    #[error("fenced by another process of the same instance")]
-    Fenced,
     /// Told to stop while waiting.
     #[error("stopped")]
     Stopped,

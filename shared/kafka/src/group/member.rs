@@ -1,6 +1,6 @@
 use events::DecodeError;
 
-use crate::{CommittedPartition, Moment, Record};
+use crate::{CommittedPartition, Error, Moment, Record};
 
 /// A partition that has just been given to this member.
 #[derive(Clone, Debug)]
@@ -35,36 +35,42 @@ pub enum Intake {
     Full,
 }
 
-/// The reader behind a [`GroupConsumer`](crate::GroupConsumer). [`checkpoints`](Self::checkpoints) and [`commit_acknowledged`](Self::commit_acknowledged) are called by
-/// the committing thread, nearly all else by the polling one; those that may block say so.
+/// The reader behind a [`GroupConsumer`](crate::GroupConsumer).
+///
+/// The committing thread calls [`checkpoints`](Self::checkpoints), [`commit_acknowledged`](Self::commit_acknowledged) and
+/// [`commit_refused`](Self::commit_refused); the polling thread calls nearly all else. Those that may block say so.
 pub trait Member: Send + Sync + 'static {
-    /// Partitions are given to it, or (with none) the group has a new generation. Answers where to begin, one each. May
-    /// block for as long as `max.poll.interval.ms` allows.
+    /// Takes partitions over, or (with none) hears that the group has a new generation. Answers where to begin, one each.
+    /// May block for as long as `max.poll.interval.ms` allows.
     fn assigned(&self, partitions: &[Assigned]) -> Vec<Start>;
 
-    /// Partitions are taken away. `lost`: they are already another's, commit nothing. Otherwise finishes what is under
-    /// way and answers the last commits. May block likewise.
+    /// Gives partitions up. If they are `lost` they are already another's, and nothing is committed; else it finishes what is
+    /// under way and answers the last commits. May block likewise.
     fn revoked(&self, partitions: &[i32], lost: bool) -> Vec<Commit>;
 
-    /// A record of an assigned partition. Of one that can't be decoded nothing is to be remembered.
+    /// Takes a record of an assigned partition. If this returns an error, the member must have kept nothing of the record.
     fn take(&self, record: Record) -> std::result::Result<Intake, DecodeError>;
 
-    /// Records that can't be decoded, up to this offset, are dead letters by now and passed. [`read_to`](Self::read_to)
-    /// says so, too.
+    /// Hears that records which can't be decoded are dead letters by now and passed, up to this offset.
+    /// [`read_to`](Self::read_to) says so, too.
     fn garbage_skipped(&self, partition: i32, offset: i64);
 
-    /// Whether partitions are read no further, and why. Called by any thread.
+    /// Hears whether partitions are read no further, and why. Called by any thread.
     fn reading_stopped(&self, why: Option<String>);
 
     /// Whether a partition that was full can take more again.
     fn has_room(&self, partition: i32) -> bool;
 
-    /// The consumer's position in a partition: it passes control and aborted records too, and no garbage without a letter.
+    /// Hears the consumer's position in a partition: it passes control and aborted records too, and no garbage without a
+    /// letter.
     fn read_to(&self, partition: i32, position: i64);
 
     /// What may be committed now.
     fn checkpoints(&self) -> Vec<Commit>;
 
-    /// A commit sent at `sent` was acknowledged: this member was in the group then.
+    /// Hears that a commit sent at `sent` was acknowledged: this member was in the group then.
     fn commit_acknowledged(&self, sent: Moment);
+
+    /// Hears that a commit was refused, or not answered in time. Members that act on no proof needn't listen.
+    fn commit_refused(&self, _error: &Error) {}
 }

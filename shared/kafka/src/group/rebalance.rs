@@ -1,5 +1,6 @@
 //! What librdkafka calls back with, on the polling thread: partitions given and taken, and statistics.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
@@ -7,10 +8,15 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
 
+use super::committer::commit_list;
 use super::member::{Assigned, Start};
-use super::{Context, commit_list, list};
+use super::membership::{Context, list};
+use crate::moment::OncePerSecond;
 use crate::read::committed_partitions;
-use crate::{Result, cluster};
+use crate::{Moment, Result, cluster};
+
+/// Between two tries to ask the brokers about partitions that were given.
+const PAUSE: Duration = Duration::from_millis(200);
 
 impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
@@ -21,8 +27,7 @@ impl ClientContext for Context {
         let Some(topic) = statistics.topics.get(&self.topic) else {
             return;
         };
-        let state = self.state.lock().expect("not poisoned");
-        for partition in state.assigned.iter().filter_map(|partition| topic.partitions.get(partition)) {
+        for partition in self.partitions().assigned.iter().filter_map(|partition| topic.partitions.get(partition)) {
             if partition.consumer_lag >= 0 {
                 self.lag(partition.partition).set(partition.consumer_lag);
             }
@@ -44,6 +49,7 @@ impl ConsumerContext for Context {
     }
 }
 
+/// librdkafka waits until the assignment was changed as it has asked, so both of these do that whatever else fails.
 impl Context {
     fn assign(
         &self,
@@ -53,43 +59,43 @@ impl Context {
     ) -> Result<()> {
         let assigned = self.look_at(consumer, numbers);
         let starts = self.member.assigned(&assigned);
-        for (one, Start(offset)) in assigned.iter().zip(starts) {
-            partitions.set_partition_offset(&self.topic, one.partition, Offset::Offset(offset))?;
-        }
+        let placed = assigned.iter().zip(starts).try_for_each(|(one, Start(offset))| {
+            partitions.set_partition_offset(&self.topic, one.partition, Offset::Offset(offset))
+        });
         self.quarantine.assign(numbers);
-        consumer.incremental_assign(partitions)?;
+        let done = consumer.incremental_assign(partitions);
         self.count("assigned", numbers.len());
-        let mut state = self.state.lock().expect("not poisoned");
-        state.assigned.extend(numbers);
-        drop(state);
-        self.committed.lock().expect("not poisoned").sent = None;
-        Ok(())
+        self.partitions().assigned.extend(numbers);
+        self.committed().assign(numbers, Moment::now());
+        placed?;
+        Ok(done?)
     }
 
     fn revoke(&self, consumer: &BaseConsumer<Self>, numbers: &[i32], partitions: &TopicPartitionList) -> Result<()> {
         fail::fail_point!("group::revoke", |_| std::process::abort());
-        let lost = consumer.assignment_lost();
+        let lost = consumer.assignment_lost() || self.forsaken.load(Ordering::Relaxed);
         self.quarantine.revoke(numbers);
         let commits = self.member.revoked(numbers, lost);
         if !lost && !commits.is_empty() {
-            let list = commit_list(&self.topic, &commits)?;
-            let _after_any_other = self.committed.lock().expect("not poisoned");
-            if let Err(error) = consumer.commit(&list, CommitMode::Sync) {
+            let _after_any_other = self.committing.lock().expect("not poisoned");
+            let sent = Moment::now();
+            let committed = commit_list(&self.topic, &commits)
+                .and_then(|list| Ok(consumer.commit(&list, CommitMode::Sync)?))
+                .map(|()| self.acknowledged(&commits, sent));
+            if let Err(error) = committed {
                 tracing::warn!(%error, group = self.group, "the last commit failed; the next owner replays more");
             }
         }
         // librdkafka keeps an application's pause over the assignment: who gets the partition back would never read it.
         let paused = self.forget(numbers, lost);
-        if !paused.is_empty() {
-            consumer.resume(&list(&self.topic, paused))?;
-        }
+        let resumed = if paused.is_empty() { Ok(()) } else { consumer.resume(&list(&self.topic, paused)) };
         consumer.incremental_unassign(partitions)?;
-        Ok(())
+        Ok(resumed?)
     }
 
-    /// Everything is another's already, and librdkafka won't say so.
+    /// Takes all partitions from the member: they are another's already, and librdkafka won't say so.
     pub(super) fn lose(&self) {
-        let numbers: Vec<i32> = self.state.lock().expect("not poisoned").assigned.iter().copied().collect();
+        let numbers: Vec<i32> = self.partitions().assigned.iter().copied().collect();
         self.quarantine.revoke(&numbers);
         self.member.revoked(&numbers, true);
         self.forget(&numbers, true);
@@ -98,12 +104,13 @@ impl Context {
     /// Answers which of them were paused.
     fn forget(&self, numbers: &[i32], lost: bool) -> Vec<i32> {
         self.count(if lost { "lost" } else { "revoked" }, numbers.len());
-        let mut state = self.state.lock().expect("not poisoned");
+        let mut partitions = self.partitions();
         for number in numbers {
-            state.assigned.remove(number);
+            partitions.assigned.remove(number);
             let _ = self.metrics.lag.remove_label_values(&[&self.group, &self.topic, &number.to_string()]);
         }
-        numbers.iter().copied().filter(|number| state.paused.remove(number)).collect()
+        self.committed().revoke(numbers, partitions.assigned.is_empty());
+        numbers.iter().copied().filter(|number| partitions.paused.remove(number)).collect()
     }
 
     /// Asks the brokers until they answer: the group has just assigned, so they are there.
@@ -111,16 +118,21 @@ impl Context {
         if numbers.is_empty() {
             return vec![];
         }
+        let failures = OncePerSecond::default();
         loop {
             match self.try_look_at(consumer, numbers) {
                 Ok(assigned) => return assigned,
                 Err(error) => {
-                    tracing::warn!(%error, group = self.group, "reading what the group has committed")
+                    if let Some(held_back) = failures.held_back() {
+                        tracing::warn!(%error, group = self.group, held_back, "reading what the group has committed");
+                    }
                 }
             }
             if self.stop.is_cancelled() {
                 return vec![];
             }
+            // An error may come at once: a partition without a leader, a missing right.
+            std::thread::sleep(PAUSE);
         }
     }
 
