@@ -17,30 +17,34 @@ pub struct Cluster {
     pub(crate) instance: Option<String>,
 }
 
-/// What our guarantees stand on: who reads what was aborted, or lets a status arrive after its partition's next owner has
-/// read the log, sends twice.
-const OURS: [&str; 15] = [
-    "auto.offset.reset",
-    "bootstrap.servers",
-    "enable.auto.commit",
-    "enable.auto.offset.store",
-    "enable.idempotence",
-    "enable.partition.eof",
-    "group.id",
-    "group.instance.id",
-    "group.protocol",
-    "isolation.level",
-    "message.timeout.ms",
-    "partition.assignment.strategy",
-    "session.timeout.ms",
-    "transaction.timeout.ms",
-    "transactional.id",
+/// Properties that say how brokers are reached, and change nothing that a guarantee stands on. librdkafka has aliases (of
+/// `message.timeout.ms`, for one) and new versions bring more, so the list is of what may be set.
+const ALLOWED: [&str; 12] = [
+    "broker.address.family",
+    "broker.address.ttl",
+    "client.dns.lookup",
+    "client.rack",
+    "connections.max.idle.ms",
+    "debug",
+    "enable.sasl.oauthbearer.unsecure.jwt",
+    "enable.ssl.certificate.verification",
+    "https.ca.location",
+    "https.ca.pem",
+    "log_level",
+    "statistics.interval.ms",
 ];
+const ALLOWED_PREFIXES: [&str; 4] = ["sasl.", "security.", "socket.", "ssl."];
 
-/// Refuses properties that must not be another's to set.
+/// Refuses properties that aren't the user's to set. Whoever reads what was aborted, for instance, sends it.
 pub fn check_properties(properties: &[(String, String)]) -> Result<()> {
-    match properties.iter().find(|(name, _)| OURS.contains(&name.as_str())) {
-        Some((name, _)) => Err(Error::Property(name.clone())),
+    let is_allowed =
+        |name: &str| ALLOWED.contains(&name) || ALLOWED_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    match properties.iter().find(|(name, _)| !is_allowed(name)) {
+        Some((name, _)) => {
+            let prefixes = ALLOWED_PREFIXES.map(|prefix| format!("{prefix}*"));
+            let allowed = prefixes.iter().map(String::as_str).chain(ALLOWED).collect::<Vec<_>>().join(", ");
+            Err(Error::Property { name: name.clone(), allowed })
+        }
         None => Ok(()),
     }
 }
@@ -65,6 +69,8 @@ impl Cluster {
         config
             .set("bootstrap.servers", &self.brokers)
             .set("client.id", &self.client_id)
+            // librdkafka's producers have it otherwise: a topic that was deleted would come back with one partition.
+            .set("allow.auto.create.topics", "false")
             .set("reconnect.backoff.ms", "50")
             .set("reconnect.backoff.max.ms", "500")
             .set("socket.nagle.disable", "true")
@@ -99,5 +105,30 @@ pub(crate) fn log_error(error: &KafkaError, reason: &str) {
         Some(RDKafkaErrorCode::PartitionEOF) => {}
         Some(RDKafkaErrorCode::AllBrokersDown) => tracing::debug!(%error, reason, "librdkafka"),
         _ => tracing::warn!(%error, reason, "librdkafka"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn properties_say_how_brokers_are_reached_and_nothing_else() {
+        let check = |name: &str| {
+            check_properties(&[("client.rack".to_owned(), "a".to_owned()), (name.to_owned(), "1".to_owned())])
+        };
+        for name in ["security.protocol", "sasl.password", "ssl.ca.location", "socket.keepalive.enable", "debug"] {
+            assert!(check(name).is_ok(), "{name}");
+        }
+        let guaranteed = ["auto.offset.reset", "enable.idempotence", "isolation.level", "max.poll.interval.ms"];
+        let aliases = ["delivery.timeout.ms", "metadata.broker.list", "request.required.acks", "auto.commit.enable"];
+        for name in guaranteed.into_iter().chain(aliases).chain(["ssl", "client.rackx", "no.such.property"]) {
+            let error = check(name).expect_err(name).to_string();
+            assert!(error.starts_with(&format!("{name} can't be set: ")), "{error}");
+            assert!(
+                error.contains("allowed are sasl.*, security.*, socket.*, ssl.*, broker.address.family, "),
+                "{error}"
+            );
+        }
     }
 }
