@@ -16,13 +16,17 @@ pub struct Admin {
     admin: AdminClient<DefaultClientContext>,
 }
 
-/// What a topic must be like: retention and so on, by Kafka's names.
-fn topic_config(topic: Topic) -> Vec<(&'static str, String)> {
+/// What a topic must be like, by Kafka's names: retention and so on, and that what is acknowledged survives a broker.
+fn topic_config(topic: Topic, replication: i32) -> Vec<(&'static str, String)> {
     const HOUR_MS: u64 = 3_600_000;
     let spec = topic.spec();
     // A batch holds many events; one event is capped by the encoder. 1 MiB is Kafka's default and leaves room for both.
-    let mut config =
-        vec![("cleanup.policy", spec.cleanup.clone()), ("max.message.bytes", (MAX_EVENT_BYTES * 64).to_string())];
+    let mut config = vec![
+        ("cleanup.policy", spec.cleanup.clone()),
+        ("max.message.bytes", (MAX_EVENT_BYTES * 64).to_string()),
+        ("min.insync.replicas", (replication - 1).max(1).to_string()),
+        ("unclean.leader.election.enable", "false".to_owned()),
+    ];
     let hours = [
         ("retention.ms", spec.retention_hours),
         ("segment.ms", spec.segment_hours),
@@ -53,7 +57,7 @@ impl Admin {
         for topic in Topic::ALL {
             let name = self.cluster.topics.name(topic);
             let partitions = self.cluster.topics.partitions(topic).cast_signed();
-            let config = topic_config(topic);
+            let config = topic_config(topic, replication);
             let mut new = NewTopic::new(&name, partitions, TopicReplication::Fixed(replication));
             for (key, value) in &config {
                 new = new.set(key, value);
@@ -72,9 +76,9 @@ impl Admin {
         // A new topic is known to every part of the broker a moment later.
         let deadline = Instant::now() + TIMEOUT;
         loop {
-            let checked = match self.check_partitions() {
-                Ok(()) => self.check_configs().await,
-                error => error,
+            let checked = match self.replications() {
+                Ok(replications) => self.check_configs(&replications).await,
+                Err(error) => Err(error),
             };
             match checked {
                 Ok(()) => return Ok(created),
@@ -88,7 +92,14 @@ impl Admin {
 
     /// As [`check_topics`]. Blocks.
     pub fn check_partitions(&self) -> Result<()> {
+        self.replications().map(|_| ())
+    }
+
+    /// How often each topic is replicated, in the order of [`Topic::ALL`]. An error says what is wrong for good before it says
+    /// which partition has no leader at the moment.
+    fn replications(&self) -> Result<Vec<i32>> {
         let metadata = self.admin.inner().fetch_metadata(None, TIMEOUT)?;
+        let (mut replications, mut leaderless) = (Vec::new(), None);
         for topic in Topic::ALL {
             let name = self.cluster.topics.name(topic);
             let expected = self.cluster.topics.partitions(topic) as usize;
@@ -103,22 +114,27 @@ impl Admin {
                     partitions.len()
                 )));
             }
-            if partitions.iter().any(|partition| partition.leader() < 0) {
-                return Err(Error::Topic(format!("topic {name} has a partition without a leader")));
+            if let Some(partition) = partitions.iter().find(|partition| partition.leader() < 0) {
+                leaderless.get_or_insert_with(|| format!("{name} partition {} has no leader", partition.id()));
             }
+            let replicas = partitions.iter().map(|partition| partition.replicas().len()).min();
+            replications.push(i32::try_from(replicas.unwrap_or(0)).unwrap_or(i32::MAX));
         }
-        Ok(())
+        match leaderless {
+            Some(leaderless) => Err(Error::NoLeader(leaderless)),
+            None => Ok(replications),
+        }
     }
 
-    async fn check_configs(&self) -> Result<()> {
-        for topic in Topic::ALL {
+    async fn check_configs(&self, replications: &[i32]) -> Result<()> {
+        for (topic, &replication) in Topic::ALL.into_iter().zip(replications) {
             let name = self.cluster.topics.name(topic);
             let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
             let mut described = self.admin.describe_configs([&ResourceSpecifier::Topic(&name)], &options).await?;
             let Some(Ok(found)) = described.pop() else {
                 return Err(Error::Topic(format!("topic {name} can't be described")));
             };
-            for (key, expected) in topic_config(topic) {
+            for (key, expected) in topic_config(topic, replication) {
                 let value = found.get(key).and_then(|entry| entry.value.clone()).unwrap_or_default();
                 if value != expected {
                     return Err(Error::Topic(format!("topic {name} has {key}={value} instead of {expected}")));
@@ -142,5 +158,42 @@ impl Admin {
             result.map_err(|(group, code)| Error::Topic(format!("group {group} can't be deleted: {code}")))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use events::topics::Topics;
+    use rdkafka::mocking::MockCluster;
+
+    use super::*;
+
+    #[test]
+    fn what_is_acknowledged_survives_the_loss_of_any_broker_but_the_last() {
+        for (replication, in_sync) in [(1, "1"), (2, "1"), (3, "2"), (5, "4")] {
+            let config = topic_config(Topic::StatusEvents, replication);
+            let value = |key| config.iter().find(|(name, _)| *name == key).map(|(_, value)| value.as_str());
+            assert_eq!(value("min.insync.replicas"), Some(in_sync), "{replication}");
+            assert_eq!(value("unclean.leader.election.enable"), Some("false"));
+        }
+    }
+
+    #[test]
+    fn a_partition_without_a_leader_is_told_from_a_topic_that_is_wrong() {
+        let brokers = MockCluster::new(1).unwrap();
+        let cluster = Cluster::new(Topics::new("mock", Some(2)), &brokers.bootstrap_servers(), vec![], "test");
+        let create = |topic: Topic, partitions: u32| {
+            brokers.create_topic(&cluster.topics.name(topic), partitions.cast_signed(), 1).unwrap();
+        };
+        for topic in Topic::ALL {
+            create(topic, cluster.topics.partitions(topic));
+        }
+        let status_events = cluster.topics.name(Topic::StatusEvents);
+        let check = || Admin::new(&cluster).unwrap().check_partitions();
+        assert!(check().is_ok(), "{:?}", check());
+        brokers.partition_leader(&status_events, 1, None).unwrap();
+        let error = check().unwrap_err();
+        assert!(matches!(error, Error::NoLeader(_)), "{error:?}");
+        assert_eq!(error.to_string(), format!("{status_events} partition 1 has no leader"));
     }
 }

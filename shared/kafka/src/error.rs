@@ -9,9 +9,17 @@ pub enum Error {
     /// A topic isn't there, or not as `kafka/topics.toml` says.
     #[error("{0}")]
     Topic(String),
+    /// A partition has no leader now: its broker is away, or another is being chosen. The topic may be as it should.
+    #[error("{0}")]
+    NoLeader(String),
     /// A librdkafka property that isn't the user's to set.
-    #[error("{0} can't be set: what Herald guarantees stands on its own value")]
-    Property(String),
+    #[error("{name} can't be set: what Herald guarantees stands on its own values; allowed are {allowed}")]
+    Property {
+        /// The property's.
+        name: String,
+        /// What may be set.
+        allowed: String,
+    },
     /// Something didn't come in time.
     #[error("{0} took too long")]
     Timeout(&'static str),

@@ -23,7 +23,7 @@ pub struct GroupView {
 pub struct CommittedPartition {
     /// The first offset there is.
     pub low: i64,
-    /// The high watermark.
+    /// Behind its last record: the high watermark, or the last stable offset for a client that reads committed records only.
     pub end: i64,
     /// The committed offset and its metadata, if there is a commit.
     pub committed: Option<(i64, String)>,
