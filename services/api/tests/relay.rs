@@ -254,7 +254,7 @@ async fn a_first_record_is_not_written_for_a_database_that_lacks_published_numbe
     let topic = world.kafka.topics.name(Topic::MailingEvents);
     let record =
         Outgoing { topic: &topic, partition: 0, key: "old".to_owned(), payload: event.to_string().into_bytes() };
-    kafka::Producer::new(&world.kafka).unwrap().send(&record).await.unwrap();
+    kafka::Producer::new(&world.kafka, kafka::Producer::BRIEF).unwrap().send(&record).await.unwrap();
 
     let service = world.start().await;
     world.app.create_mailing().await;

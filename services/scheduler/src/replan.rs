@@ -87,7 +87,7 @@ pub async fn replan(kafka: &Cluster, pool: &PgPool, id: Uuid) -> anyhow::Result<
     let mut work = Work {
         kafka,
         producer,
-        statuses: Producer::new(kafka)?,
+        statuses: Producer::new(kafka, Producer::BRIEF)?,
         mailing: live_mailing(&row),
         remains,
         done: Replanned { progress_lost: progress.is_none(), ..Replanned::default() },

@@ -30,7 +30,7 @@ pub struct Settings {
 impl Settings {
     /// How long a revoked partition waits for the calls on the wire and for the acknowledgement of their statuses.
     pub(crate) fn revoke_deadline(&self) -> Duration {
-        self.provider_timeout + kafka::Producer::MESSAGE_TIMEOUT + Duration::from_secs(1)
+        self.provider_timeout + kafka::Producer::BRIEF + Duration::from_secs(1)
     }
 
     /// How long the sender needs to end in good order.

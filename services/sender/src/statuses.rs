@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use events::topics::Topic;
 use events::{StatusEvent, encode};
 use kafka::ledger::StatusOffset;
@@ -15,11 +13,12 @@ pub(crate) struct Statuses {
 
 impl Statuses {
     pub(crate) fn new(kafka: &kafka::Cluster, unacknowledged: IntGauge) -> kafka::Result<Self> {
-        Ok(Self { producer: Producer::new(kafka)?, topic: kafka.topics.name(Topic::StatusEvents), unacknowledged })
+        let producer = Producer::new(kafka, Producer::LONG)?;
+        Ok(Self { producer, topic: kafka.topics.name(Topic::StatusEvents), unacknowledged })
     }
 
-    /// Writes the event and returns its offset once Kafka has acknowledged it; one whose delivery failed is written again.
-    /// Also when the partition is another's by now: a late status is evidence, and without it the message is called again.
+    /// Writes the event and returns its offset once Kafka has acknowledged it, however long that takes. Also when the partition
+    /// is another's by now: a late status is evidence, and without it the message is called again.
     pub(crate) async fn publish(&self, event: &StatusEvent) -> StatusOffset {
         let record = Outgoing {
             topic: &self.topic,
@@ -28,17 +27,8 @@ impl Statuses {
             payload: encode(event).expect("a status event is under the cap: its detail is"),
         };
         self.unacknowledged.inc();
-        loop {
-            match self.producer.send(&record).await {
-                Ok(offset) => {
-                    self.unacknowledged.dec();
-                    return StatusOffset(offset);
-                }
-                Err(error) => {
-                    tracing::warn!(%error, message.id = %event.message_id, "a status was not acknowledged; it is written again");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            }
-        }
+        let offset = self.producer.write(&record).await;
+        self.unacknowledged.dec();
+        StatusOffset(offset)
     }
 }

@@ -61,7 +61,7 @@ impl Installation {
         let admin = Admin::new(&kafka).unwrap();
         // A broker may not know yet how a topic is configured that it has just created.
         until("the topics are there", async || admin.create_topics(1).await.is_ok()).await;
-        let producer = Producer::new(&kafka).unwrap();
+        let producer = Producer::new(&kafka, Producer::BRIEF).unwrap();
         Self { name, kafka, pool, producer }
     }
 

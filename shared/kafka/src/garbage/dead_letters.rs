@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use events::topics::Topic;
 use events::{DeadLetter, encode};
 
@@ -17,7 +15,7 @@ impl DeadLetters {
     /// Creates its producer.
     pub fn new(cluster: &Cluster, metrics: &Metrics) -> Result<Self> {
         Ok(Self {
-            producer: Producer::new(cluster)?,
+            producer: Producer::new(cluster, Producer::LONG)?,
             topic: cluster.topics.name(Topic::DeadLetters),
             partitions: cluster.topics.partitions(Topic::DeadLetters),
             metrics: metrics.clone(),
@@ -40,10 +38,7 @@ impl DeadLetters {
             reason = letter.reason,
             "a record could not be taken"
         );
-        while let Err(error) = self.producer.send(&outgoing).await {
-            tracing::warn!(%error, "the dead letter could not be written; it is tried again");
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
+        self.producer.write(&outgoing).await;
         self.metrics.dead_letters.with_label_values(&[letter.reader.as_str(), letter.topic.as_str()]).inc();
     }
 }
