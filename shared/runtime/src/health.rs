@@ -21,7 +21,14 @@ struct Parts {
 struct Condition {
     name: String,
     /// Why not; `None` is ready.
-    reason: Mutex<Option<String>>,
+    obstacle: Mutex<Option<Obstacle>>,
+}
+
+#[derive(Debug)]
+struct Obstacle {
+    reason: String,
+    /// It is none from then on.
+    until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -50,7 +57,8 @@ impl Health {
     ///
     /// Two parts may have one name (in `herald all` every service has its own "postgres"): each counts.
     pub fn readiness(&self, name: impl Into<String>) -> Readiness {
-        let condition = Arc::new(Condition { name: name.into(), reason: Mutex::new(Some("starting".to_owned())) });
+        let obstacle = Obstacle { reason: "starting".to_owned(), until: None };
+        let condition = Arc::new(Condition { name: name.into(), obstacle: Mutex::new(Some(obstacle)) });
         lock(&self.parts.readiness).push(Arc::clone(&condition));
         Readiness(condition)
     }
@@ -63,10 +71,10 @@ impl Health {
         Heartbeat { pulse, parts: Arc::clone(&self.parts) }
     }
 
-    pub(crate) fn ready(&self) -> Report {
+    pub(crate) fn ready(&self, now: Instant) -> Report {
         let parts = lock(&self.parts.readiness);
         Report::of(parts.iter().map(|part| {
-            let reason = lock(&part.reason).clone();
+            let reason = part.reason(now);
             PartReport {
                 name: part.name.clone(),
                 ok: reason.is_none(),
@@ -100,6 +108,16 @@ impl Report {
     }
 }
 
+impl Condition {
+    fn reason(&self, now: Instant) -> Option<String> {
+        let mut obstacle = lock(&self.obstacle);
+        if obstacle.take_if(|obstacle| obstacle.until.is_some_and(|until| now >= until)).is_some() {
+            tracing::info!(part = self.name, "ready");
+        }
+        obstacle.as_ref().map(|obstacle| obstacle.reason.clone())
+    }
+}
+
 /// Says whether one part is ready. Clones speak for the same part.
 #[derive(Clone, Debug)]
 pub struct Readiness(Arc<Condition>);
@@ -107,7 +125,7 @@ pub struct Readiness(Arc<Condition>);
 impl Readiness {
     /// The part is ready. Logged when it was not.
     pub fn ready(&self) {
-        if lock(&self.0.reason).take().is_some() {
+        if lock(&self.0.obstacle).take().is_some() {
             tracing::info!(part = self.0.name, "ready");
         }
     }
@@ -116,11 +134,27 @@ impl Readiness {
     /// `/readyz` shows the reason to everybody: no personal data, no secret.
     pub fn not_ready(&self, reason: impl Into<String>) {
         let reason = reason.into();
-        let mut current = lock(&self.0.reason);
-        if current.as_ref() != Some(&reason) {
+        let mut obstacle = lock(&self.0.obstacle);
+        if obstacle.as_ref().is_none_or(|obstacle| obstacle.reason != reason) {
             tracing::warn!(part = self.0.name, reason, "not ready");
-            *current = Some(reason);
         }
+        *obstacle = Some(Obstacle { reason, until: None });
+    }
+
+    /// The part is not ready until then, unless this is said again. Logged when it was ready: the newest reason is shown,
+    /// and a loop may say a different one each round.
+    pub fn not_ready_until(&self, reason: impl Into<String>, until: Instant) {
+        let reason = reason.into();
+        let mut obstacle = lock(&self.0.obstacle);
+        if obstacle.is_none() {
+            tracing::warn!(part = self.0.name, reason, "not ready");
+        }
+        *obstacle = Some(Obstacle { reason, until: Some(until) });
+    }
+
+    /// Why the part isn't ready at that time.
+    pub fn reason(&self, now: Instant) -> Option<String> {
+        self.0.reason(now)
     }
 
     /// Ready, unless there is a reason.
@@ -164,17 +198,17 @@ mod tests {
     #[test]
     fn a_part_is_not_ready_until_it_says_so_and_then_as_it_says() {
         let health = Health::default();
-        assert!(health.ready().ok, "a process without parts has nothing to wait for");
+        assert!(health.ready(Instant::now()).ok, "a process without parts has nothing to wait for");
 
         let postgres = health.readiness("postgres");
-        assert_eq!(health.ready().parts[0].state, "starting");
-        assert!(!health.ready().ok);
+        assert_eq!(health.ready(Instant::now()).parts[0].state, "starting");
+        assert!(!health.ready(Instant::now()).ok);
 
         postgres.ready();
-        assert!(health.ready().ok);
+        assert!(health.ready(Instant::now()).ok);
 
         postgres.clone().not_ready("connection refused");
-        let report = health.ready();
+        let report = health.ready(Instant::now());
         assert!(!report.ok);
         assert_eq!(
             report.parts,
@@ -183,13 +217,26 @@ mod tests {
     }
 
     #[test]
+    fn a_part_that_is_not_ready_for_some_time_is_ready_behind_it() {
+        let health = Health::default();
+        let provider = health.readiness("provider");
+        let now = Instant::now();
+        let later = now + Duration::from_secs(30);
+        provider.not_ready_until("no token", now);
+        provider.not_ready_until("no money", later);
+        assert_eq!(health.ready(now).parts[0].state, "no money");
+        assert!(health.ready(later).ok);
+        assert!(health.ready(now).ok, "what has passed doesn't come back");
+    }
+
+    #[test]
     fn two_parts_of_one_name_are_two_parts() {
         let health = Health::default();
         let (first, second) = (health.readiness("postgres"), health.readiness("postgres"));
         first.ready();
-        assert!(!health.ready().ok);
+        assert!(!health.ready(Instant::now()).ok);
         second.ready();
-        assert!(health.ready().ok);
+        assert!(health.ready(Instant::now()).ok);
     }
 
     #[test]

@@ -22,7 +22,7 @@ async fn livez(State(health): State<Health>) -> Response {
 }
 
 async fn readyz(State(health): State<Health>) -> Response {
-    answer(health.ready())
+    answer(health.ready(Instant::now()))
 }
 
 async fn metrics(State(registry): State<Registry>) -> Response {
