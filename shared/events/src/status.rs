@@ -86,19 +86,46 @@ impl StatusEvent {
     }
 }
 
-/// Makes a text of the provider's or of a library fit for a status event: at most 200 characters, and runs of four or
-/// more digits, which may be part of a phone number, as `#`.
+/// Makes a text of the provider's or of a library fit for a status event: at most 200 characters, and as `#` what may be
+/// part of a phone number: four or more digits in a run, seven or more in groups, as in `8 (912) 345-67-89`.
 pub fn mask_detail(detail: &str) -> String {
     let mut masked = String::new();
-    let mut digits = String::new();
+    let mut number = String::new();
     for character in detail.chars().take(200).chain(['\n']) {
-        if character.is_ascii_digit() {
-            digits.push(character);
+        if character.is_numeric() || (!number.is_empty() && joins_digits(character)) {
+            number.push(character);
             continue;
         }
-        masked.push_str(if digits.len() < 4 { &digits } else { "#" });
-        digits.clear();
+        let (digits, rest) = number.split_at(number.trim_end_matches(joins_digits).len());
+        masked.push_str(if may_be_a_phone(digits) { "#" } else { digits });
+        masked.push_str(rest);
+        number.clear();
         masked.push(if character.is_control() { ' ' } else { character });
     }
     masked.trim_end().to_owned()
+}
+
+fn joins_digits(character: char) -> bool {
+    " \u{a0}-().".contains(character)
+}
+
+fn may_be_a_phone(digits: &str) -> bool {
+    let groups = || digits.split(joins_digits).map(|group| group.chars().count());
+    groups().sum::<usize>() >= 7 || groups().any(|count| count >= 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_detail_shows_no_phone_number_however_it_is_written() {
+        for phone in ["79123456789", "+7 (912) 345-67-89", "8.912.345.67.89", "8 912\u{a0}345 67 89", "٧٩١٢٣٤٥٦٧٨٩"]
+        {
+            let masked = mask_detail(&format!("no route to {phone} (code 12), try 5 times."));
+            let plain = ["no route to # (code 12), try 5 times.", "no route to +# (code 12), try 5 times."];
+            assert!(plain.contains(&masked.as_str()), "{masked}");
+        }
+        assert_eq!(mask_detail("HTTP 422 with code 17: 10 of 12 - 3 left"), "HTTP 422 with code 17: 10 of 12 - 3 left");
+    }
 }
