@@ -16,6 +16,10 @@ pub struct Settings {
     /// How long a call may take, from connecting to the last byte of the answer.
     #[arg(long, env = "HERALD_PROVIDER_TIMEOUT", default_value = "5s", value_parser = parse_timeout)]
     pub provider_timeout: Duration,
+    /// How long a connection is kept that no call uses: shorter than the provider's own limit, for a connection that it
+    /// closes under a call leaves that call's fate unknown. gunicorn's limit is 2 s, Node's 5 s.
+    #[arg(long, env = "HERALD_PROVIDER_IDLE_TIMEOUT", default_value = "1500ms", value_parser = parse_timeout)]
+    pub provider_idle_timeout: Duration,
     /// How many calls are made at once.
     #[arg(long, env = "HERALD_SENDER_CONCURRENCY", default_value = "256", value_parser = parse_concurrency)]
     pub sender_concurrency: usize,

@@ -11,14 +11,11 @@ use runtime::health::Readiness;
 use serde::Serialize;
 
 use super::complaint::Complaint;
-use super::contract::{Answer, parse_retry_after, read_code};
+use super::contract::{Answer, MAX_ANSWER};
 use super::gate::{Gate, GatedBody};
 use crate::Settings;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Under the shortest keep-alive that is common (Node's 5 s): a connection that the server closes under a write costs an
-/// attempt whose fate can't be known.
-const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The provider's client.
 pub(crate) struct Provider {
@@ -54,7 +51,7 @@ impl Provider {
             .no_proxy()
             .tcp_nodelay(true)
             .pool_max_idle_per_host(settings.sender_concurrency)
-            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+            .pool_idle_timeout(settings.provider_idle_timeout)
             .build()?;
         let mut authorization = HeaderValue::from_str(&format!("Bearer {}", settings.provider_token.expose()))
             .map_err(|_| anyhow::anyhow!("HERALD_PROVIDER_TOKEN has characters that a header can't hold"))?;
@@ -86,22 +83,20 @@ impl Provider {
             .send()
             .await;
         let result = match answer {
-            Ok(answer) => self.read(answer).await,
+            Ok(answer) => read(answer).await,
             Err(error) => Err(error),
         };
         let begun = *begun.lock().expect("not poisoned");
         let latency = begun.and_then(Gate::opened_at).unwrap_or(asked).elapsed();
         match (begun, result) {
             (Some(Gate::Closed), Err(_)) => Call::NotBegun,
-            (_, Ok(answer)) => {
-                self.complaint.hear(answer.http_status);
+            (_, Ok((http_status, answer))) => {
                 let outcome = answer.outcome();
-                let detail = (outcome != Outcome::Accepted).then(|| match answer.code {
-                    Some(code) => format!("HTTP {} with code {code}", answer.http_status),
-                    None if answer.http_status == 200 => "HTTP 200 with an answer that can't be read".to_owned(),
-                    None => format!("HTTP {}", answer.http_status),
-                });
-                Call::Made { outcome, code: Some(i32::from(answer.http_status)), latency, detail }
+                if outcome == Outcome::Retryable(Reason::Configuration) {
+                    self.complaint.hear(http_status, Instant::now());
+                }
+                let detail = (outcome != Outcome::Accepted).then(|| answer.detail());
+                Call::Made { outcome, code: Some(i32::from(http_status)), latency, detail }
             }
             (_, Err(error)) => {
                 let (reason, detail) = if error.is_timeout() && !error.is_connect() {
@@ -119,15 +114,23 @@ impl Provider {
             }
         }
     }
+}
 
-    async fn read(&self, mut answer: reqwest::Response) -> reqwest::Result<Answer> {
-        let http_status = answer.status().as_u16();
-        let retry_after = answer.headers().get(RETRY_AFTER).and_then(|value| parse_retry_after(value.to_str().ok()?));
-        let code = match read_code(&mut answer).await {
-            // Only a success depends on its body.
-            Err(error) if http_status == 200 => return Err(error),
-            read => read.unwrap_or_default(),
-        };
-        Ok(Answer { http_status, code, retry_after })
+/// The HTTP status and the answer. An error is that of a success whose body breaks off before it says enough.
+async fn read(mut response: reqwest::Response) -> reqwest::Result<(u16, Answer)> {
+    let http_status = response.status().as_u16();
+    let mut body = Vec::new();
+    let broken = loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() <= MAX_ANSWER => body.extend_from_slice(&chunk),
+            Ok(_) => break None,
+            Err(error) => break Some(error),
+        }
+    };
+    let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+    let answer = Answer::read(http_status, retry_after, &body);
+    match broken {
+        Some(error) if answer.needs_its_rest() => Err(error),
+        _ => Ok((http_status, answer)),
     }
 }

@@ -4,5 +4,7 @@ mod client;
 mod complaint;
 mod contract;
 mod gate;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use client::{Call, Provider, Request};
