@@ -78,7 +78,12 @@ impl Sampler {
         if state.went_back {
             return Ok(None);
         }
-        let share = Share { owned: state.owned, shards: self.shards, planned_since: state.planned + state.under_way };
+        let share = Share {
+            owned: state.owned,
+            shards: self.shards,
+            planned_since: state.planned + state.under_way,
+            last_page: None,
+        };
         let clients = state.conveyor.page(share);
         state.under_way += clients.unwrap_or(0);
         Ok(clients.map(|clients| Room { sampler: self, clients }))
@@ -120,9 +125,10 @@ impl Sampler {
         let (since, before) = state.settled[0];
         let seconds = (now - since).as_secs_f64();
         if seconds >= SAMPLE_AGE.as_secs_f64() {
-            state.conveyor.pace = (settled.saturating_sub(before) as f64 / seconds) as u64;
+            state.conveyor.pace = Some((settled.saturating_sub(before) as f64 / seconds) as u64);
         }
-        state.conveyor = Conveyor { unread, open, pace: state.conveyor.pace };
+        let pace = state.conveyor.pace;
+        state.conveyor = Conveyor { partitions: partitions.len() as u64, unread, open, pace, closed: false };
         (state.sampled_at, state.planned) = (Some(now), 0);
         self.metrics.unread.set(unread.cast_signed());
         self.metrics.open.set(open.cast_signed());

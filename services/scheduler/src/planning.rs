@@ -105,12 +105,21 @@ impl Planner {
         let facts = PlanningFacts {
             state: State::from(mailing.state.clone()),
             starts_at: mailing.starts_at,
+            ends_at: mailing.ends_at,
             published: self.is_published(mailing),
             // Proved in an earlier sweep: the row, with its settled rounds, was read since.
             drained: self.drains.get(&mailing.id).is_some_and(Drain::is_over),
+            settled: mailing.settled,
+            settled_again: mailing.settled_again,
+            due_at: mailing.due_at,
+            paged: true,
         };
         let clients = room.as_ref().map(|room| room.clients);
-        let step = next_step(&facts, progress.map(ProgressRecord::progress).as_ref(), mailing.settled, clients, now);
+        let mut step = next_step(&facts, progress.map(ProgressRecord::progress).as_ref(), clients, now);
+        if matches!(step, Step::SettlePage(_)) {
+            // The senders settle what has ended.
+            step = clients.map_or(Step::Wait(Wait::Senders), Step::Page);
+        }
         if step != Step::Wait(Wait::Statuses) {
             self.drains.remove(&mailing.id);
         }
@@ -128,6 +137,8 @@ impl Planner {
                 self.mirror(mailing, None)?;
                 Ok(Duration::ZERO)
             }
+            // Nothing is held yet.
+            Step::SettlePage(_) | Step::BeginPass(_) | Step::Pass(_) => Ok(BUSY),
             Step::Wait(wait) => {
                 let pause = match wait {
                     Wait::Start => (mailing.starts_at - now).to_std().unwrap_or_default().min(IDLE),
@@ -191,6 +202,7 @@ impl Planner {
                 complete: audience_max == 0,
                 planned: 0,
                 emitted: 0,
+                again: 0,
                 pass: None,
             };
             let topic = self.context.kafka.topics.name(Topic::PlanningProgress);

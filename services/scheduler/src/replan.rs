@@ -254,6 +254,7 @@ impl Work<'_> {
             complete: cursor >= audience_max,
             planned: self.planned,
             emitted: self.emitted,
+            again: self.emitted - self.planned,
             pass: before.and_then(|progress| progress.pass),
         };
         let topic = self.kafka.topics.name(Topic::PlanningProgress);

@@ -1,26 +1,39 @@
 //! How much may lie in message-events: a short conveyor, so that an end or a cancel is near and lag stays small.
 
+use std::time::Duration;
+
 /// Clients of one page at the most.
 pub const MAX_PAGE: u64 = 5_000;
 /// Smaller pages aren't worth a transaction while the senders still have something to read.
 pub const MIN_PAGE: u64 = 250;
+/// Clients that are planned while no lane is open, one page each [`CLOSED_INTERVAL`]: the lanes have something to probe with.
+pub const CLOSED_PAGE: u64 = 250;
+/// Between two pages while no lane is open.
+pub const CLOSED_INTERVAL: Duration = Duration::from_secs(10);
 
-const MIN_LIMIT: u64 = 1_000;
+/// The limit as long as no pace is known.
+const FIRST_LIMIT: u64 = 1_000;
 const MAX_LIMIT: u64 = 200_000;
 
 /// The conveyor at one moment, over all partitions of message-events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Conveyor {
+    /// Partitions there are.
+    pub partitions: u64,
     /// Records between the senders' positions and the ends.
     pub unread: u64,
-    /// Messages taken in and not settled.
+    /// Messages taken in and not settled, without those that closed lanes keep to probe with: they stay as long as the
+    /// provider is in trouble, and aren't to keep others away.
     pub open: u64,
-    /// How fast messages were settled in the last second in which something was open, a second.
-    pub pace: u64,
+    /// Calls that began in the last second in which something was open, a second; none: no pace was measured yet. Calls and
+    /// not settlements: holding a message is no progress.
+    pub pace: Option<u64>,
+    /// No lane is open: see [`crate::lane::ClosedLanes::all`].
+    pub closed: bool,
 }
 
 /// A scheduler's part of the planning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Share {
     /// Shards that it owns.
     pub owned: u64,
@@ -28,21 +41,36 @@ pub struct Share {
     pub shards: u64,
     /// Clients that it planned since the conveyor was sampled.
     pub planned_since: u64,
+    /// How long ago it planned its last page; none: never.
+    pub last_page: Option<Duration>,
 }
 
 impl Conveyor {
-    /// What may lie on the conveyor: two seconds of work, within 1,000 and 200,000.
+    /// What may lie on the conveyor: two seconds of work, so that hardly a message waits until it isn't valid any more; one a
+    /// partition at the least, 200,000 at the most.
     pub fn limit(&self) -> u64 {
-        (2 * self.pace).clamp(MIN_LIMIT, MAX_LIMIT)
+        self.pace.map_or(FIRST_LIMIT, |pace| (2 * pace).max(self.partitions)).min(MAX_LIMIT)
     }
 
     /// How many clients the next page may plan, if it is worth planning one now.
     pub fn page(&self, share: Share) -> Option<u64> {
-        let filled = self.unread + self.open + share.planned_since;
-        let room = self.limit().saturating_sub(filled) * share.owned / share.shards.max(1);
-        let least = if self.unread + share.planned_since > 0 { MIN_PAGE } else { 1 };
+        let part = |room: u64| room * share.owned / share.shards.max(1);
+        let ahead = self.unread + share.planned_since;
+        if self.closed {
+            let due = share.last_page.is_none_or(|last_page| last_page >= CLOSED_INTERVAL);
+            let room = part(CLOSED_PAGE.saturating_sub(ahead));
+            return (due && room > 0).then_some(room);
+        }
+        let room = part(self.limit().saturating_sub(ahead + self.open));
+        let least = if ahead > 0 { MIN_PAGE.min(self.limit() / 4).max(1) } else { 1 };
         (room >= least).then_some(room.min(MAX_PAGE))
     }
+}
+
+/// Calls begun between two samples, from what each partition's commits count: the count goes on at a takeover, and one that
+/// falls says nothing.
+pub fn calls_begun(before: &[u64], now: &[u64]) -> u64 {
+    before.iter().zip(now).map(|(before, now)| now.saturating_sub(*before)).sum()
 }
 
 /// How many client numbers the next page should span, so that it yields about `wanted` clients.
@@ -59,27 +87,54 @@ mod tests {
     use super::*;
 
     fn share(owned: u64, planned_since: u64) -> Share {
-        Share { owned, shards: 6, planned_since }
+        Share { owned, shards: 6, planned_since, last_page: None }
+    }
+
+    fn conveyor(unread: u64, open: u64, pace: impl Into<Option<u64>>) -> Conveyor {
+        Conveyor { partitions: 12, unread, open, pace: pace.into(), closed: false }
     }
 
     #[test]
     fn a_page_fills_the_schedulers_part_of_the_room() {
-        let conveyor = |unread, open, pace| Conveyor { unread, open, pace };
         let cases = [
-            ("an empty conveyor holds a thousand", conveyor(0, 0, 0), share(6, 0), Some(1_000)),
-            ("half the shards, half the room", conveyor(0, 0, 0), share(3, 0), Some(500)),
-            ("own pages count at once", conveyor(0, 0, 0), share(6, 900), None),
+            ("an empty conveyor holds a thousand", conveyor(0, 0, None), share(6, 0), Some(1_000)),
+            ("half the shards, half the room", conveyor(0, 0, None), share(3, 0), Some(500)),
+            ("own pages count at once", conveyor(0, 0, None), share(6, 900), None),
             ("two seconds of pace", conveyor(500, 500, 2_000), share(6, 0), Some(3_000)),
             ("a page has an upper bound", conveyor(0, 0, 40_000), share(6, 0), Some(5_000)),
             ("the conveyor has an upper bound", conveyor(199_000, 0, 1_000_000), share(6, 0), Some(1_000)),
-            ("full", conveyor(1_000, 0, 0), share(6, 0), None),
-            ("small pages wait while something is unread", conveyor(800, 0, 0), share(6, 0), None),
-            ("small pages are planned for idle senders", conveyor(0, 900, 0), share(1, 0), Some(16)),
-            ("no shard, no page", conveyor(0, 0, 0), share(0, 0), None),
+            ("full", conveyor(1_000, 0, None), share(6, 0), None),
+            ("small pages wait while something is unread", conveyor(800, 0, None), share(6, 0), None),
+            ("small pages are planned for idle senders", conveyor(0, 900, None), share(1, 0), Some(16)),
+            ("a slow provider has a short conveyor", conveyor(0, 0, 50), share(6, 0), Some(100)),
+            ("and small pages", conveyor(50, 20, 50), share(6, 0), Some(30)),
+            ("one a partition", conveyor(0, 0, 0), share(6, 0), Some(12)),
+            ("no shard, no page", conveyor(0, 0, None), share(0, 0), None),
         ];
         for (name, conveyor, share, expected) in cases {
             assert_eq!(conveyor.page(share), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn while_no_lane_is_open_a_small_page_is_planned_each_ten_seconds() {
+        let closed = |unread, open| Conveyor { closed: true, ..conveyor(unread, open, 3) };
+        let after = |seconds| Share { last_page: Some(Duration::from_secs(seconds)), ..share(6, 0) };
+        let cases = [
+            ("the first", closed(0, 0), share(6, 0), Some(250)),
+            ("too early", closed(0, 0), after(9), None),
+            ("the next, however many wait", closed(0, 900), after(10), Some(250)),
+            ("half the shards, half of it", closed(0, 0), share(3, 0), Some(125)),
+            ("nobody reads", closed(250, 0), after(20), None),
+        ];
+        for (name, conveyor, share, expected) in cases {
+            assert_eq!(conveyor.page(share), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_count_of_calls_that_falls_counts_nothing() {
+        assert_eq!(calls_begun(&[10, 7, 0], &[15, 3, 2]), 7);
     }
 
     #[test]

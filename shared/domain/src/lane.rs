@@ -17,7 +17,7 @@ use crate::delivery::Outcome;
 use crate::pace::Pace;
 use crate::status::Reason;
 use breaker::{Breaker, closing_reason};
-pub use view::{Closed, LaneView};
+pub use view::{Closed, ClosedLanes, LaneView};
 
 use state::{Lane, LaneState, PROBE_INTERVAL, Probes, RAMP, interval, ramped};
 

@@ -1,22 +1,41 @@
 //! What the scheduler does next about one mailing.
 
-use chrono::{DateTime, Utc};
+use std::collections::BTreeSet;
 
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::client::OperatorCode;
+use crate::conveyor::MAX_PAGE;
+use crate::lane::ClosedLanes;
 use crate::mailing::State;
+use crate::status::{Reason, Status};
 use crate::wire_text::wire_text;
 
-/// What planning decides by, beside the progress: a live mailing as its row says.
+/// Between the beginnings of two passes of a mailing.
+pub const PASS_INTERVAL: TimeDelta = TimeDelta::seconds(10);
+
+/// A live mailing as Postgres has it, read in one statement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlanningFacts {
     /// Its state.
     pub state: State,
     /// Nothing is planned before.
     pub starts_at: DateTime<Utc>,
+    /// No call begins at or after; what can't be called any more is settled here.
+    pub ends_at: DateTime<Utc>,
     /// Kafka has acknowledged an event with the row's version, so senders can come to know it.
     pub published: bool,
     /// Since all of it was planned the senders have settled whatever was in message-events, and Postgres holds those
     /// statuses. `settled` was read later.
     pub drained: bool,
+    /// Σ settled rounds.
+    pub settled: i64,
+    /// Σ max(settled round − 1, 0): what has come back of the records of passes.
+    pub settled_again: i64,
+    /// The earliest `not_before` of its held messages; none: none is held.
+    pub due_at: Option<DateTime<Utc>>,
+    /// Its last step was a page. Pages and passes take turns.
+    pub paged: bool,
 }
 
 /// How far a mailing is planned: the truth, kept in planning-progress.
@@ -30,8 +49,21 @@ pub struct Progress {
     pub complete: bool,
     /// Clients planned.
     pub planned: i64,
-    /// Message events of all rounds.
+    /// Rounds begun: message events, and what was settled here without one.
     pub emitted: i64,
+    /// Those of them that are second rounds or later.
+    pub again: i64,
+    /// The last pass.
+    pub pass: Option<PassProgress>,
+}
+
+/// How far a pass is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PassProgress {
+    /// When it began. It takes what was due then.
+    pub began_at: DateTime<Utc>,
+    /// All of that is planned again or settled.
+    pub done: bool,
 }
 
 wire_text! {
@@ -57,6 +89,12 @@ pub enum Step {
     Start,
     /// Plan up to this many clients behind the cursor.
     Page(u64),
+    /// Settle up to this many clients behind the cursor: nobody can be called any more. Each counts as planned and emitted.
+    SettlePage(u64),
+    /// Begin a pass: plan again, or settle, up to so many held messages that are due; see [`PassPlan`] and [`again`].
+    BeginPass(u64),
+    /// The same for the pass under way; it is done when nothing that was due at its beginning is left.
+    Pass(u64),
     /// Nothing, until this changes.
     Wait(Wait),
     /// Set it finished: all of it is terminal.
@@ -67,80 +105,130 @@ pub enum Step {
     MessagesLost(i64),
 }
 
-/// Decides the next step. `settled` is Σ settled rounds, `room` what the conveyor lets the next page plan.
-pub fn next_step(
-    mailing: &PlanningFacts,
-    progress: Option<&Progress>,
-    settled: i64,
-    room: Option<u64>,
-    now: DateTime<Utc>,
-) -> Step {
+/// Decides the next step. `room` is what the conveyor lets the next page or pass plan.
+///
+/// A pass waits for passes only: it begins when all records of earlier ones have come back, so one slow message stops no
+/// page and no other mailing. What can't be called any more needs no room.
+pub fn next_step(mailing: &PlanningFacts, progress: Option<&Progress>, room: Option<u64>, now: DateTime<Utc>) -> Step {
     match (&mailing.state, progress) {
         (State::Scheduled, _) if now < mailing.starts_at => Step::Wait(Wait::Start),
         (State::Scheduled, _) if !mailing.published => Step::Wait(Wait::Publishing),
         (State::Scheduled, _) => Step::Start,
         (State::Running, None) => Step::ProgressLost,
-        (State::Running, Some(progress)) if progress.complete => {
-            if progress.emitted == settled {
-                Step::Finish
-            } else if mailing.drained {
-                Step::MessagesLost(progress.emitted - settled)
-            } else {
-                Step::Wait(Wait::Statuses)
-            }
+        // Cancelled before it began.
+        (State::Cancelled, None) => Step::Finish,
+        (State::Running | State::Cancelled, Some(progress)) if is_over(&mailing.state, mailing.ends_at, now) => {
+            settle_rest(mailing, progress)
         }
         (State::Running, Some(_)) if !mailing.published => Step::Wait(Wait::Publishing),
-        (State::Running, Some(_)) => room.map_or(Step::Wait(Wait::Senders), Step::Page),
+        (State::Running, Some(progress)) => plan(mailing, progress, room, now),
         _ => Step::Wait(Wait::Operator),
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_next_step_follows_the_mailing_and_its_progress() {
-        let now: DateTime<Utc> = "2026-05-01T12:00:00Z".parse().unwrap();
-        let later = now + chrono::Duration::seconds(1);
-        let progress = |complete, emitted| Progress { audience_max: 9, cursor: 5, complete, planned: emitted, emitted };
-        let half = Some(progress(false, 5));
-        let whole = Some(progress(true, 7));
-        use State::*;
-        let cases = [
-            ("nothing before the start", (Scheduled, later, true), None, 0, Some(9), Step::Wait(Wait::Start)),
-            ("its event first", (Scheduled, now, false), None, 0, Some(9), Step::Wait(Wait::Publishing)),
-            ("due", (Scheduled, now, true), None, 0, None, Step::Start),
-            ("due, progress left by a dead owner", (Scheduled, now, true), half.clone(), 0, None, Step::Start),
-            ("never from zero", (Running, now, true), None, 0, Some(9), Step::ProgressLost),
-            ("a page", (Running, now, true), half.clone(), 0, Some(9), Step::Page(9)),
-            (
-                "no page under an unpublished version",
-                (Running, now, false),
-                half.clone(),
-                0,
-                Some(9),
-                Step::Wait(Wait::Publishing),
-            ),
-            ("no room", (Running, now, true), half, 0, None, Step::Wait(Wait::Senders)),
-            ("planned, not settled", (Running, now, true), whole.clone(), 6, Some(9), Step::Wait(Wait::Statuses)),
-            ("planned and settled", (Running, now, true), whole.clone(), 7, None, Step::Finish),
-            ("paused", (Paused, now, true), whole, 7, Some(9), Step::Wait(Wait::Operator)),
-        ];
-        for (name, (state, starts_at, published), progress, settled, room, expected) in cases {
-            let mailing = PlanningFacts { state, starts_at, published, drained: false };
-            assert_eq!(next_step(&mailing, progress.as_ref(), settled, room, now), expected, "{name}");
+fn plan(mailing: &PlanningFacts, progress: &Progress, room: Option<u64>, now: DateTime<Utc>) -> Step {
+    let pass: Option<fn(u64) -> Step> = match progress.pass {
+        Some(PassProgress { done: false, .. }) => Some(Step::Pass),
+        last => {
+            let interval_over = last.is_none_or(|last| now >= last.began_at + PASS_INTERVAL);
+            let due = mailing.due_at.is_some_and(|due_at| due_at <= now);
+            let begins = interval_over && due && progress.again == mailing.settled_again;
+            begins.then_some(Step::BeginPass as fn(u64) -> Step)
         }
-    }
-
-    #[test]
-    fn what_is_not_settled_once_all_is_drained_is_lost() {
-        let now: DateTime<Utc> = "2026-05-01T12:00:00Z".parse().unwrap();
-        let mailing = PlanningFacts { state: State::Running, starts_at: now, published: true, drained: true };
-        let progress = |complete| Progress { audience_max: 9, cursor: 9, complete, planned: 7, emitted: 7 };
-        let step = |complete, settled| next_step(&mailing, Some(&progress(complete)), settled, Some(1), now);
-        assert_eq!(step(true, 5), Step::MessagesLost(2));
-        assert_eq!(step(true, 7), Step::Finish);
-        assert_eq!(step(false, 5), Step::Page(1));
+    };
+    match (pass, room) {
+        (Some(pass), Some(room)) if progress.complete || mailing.paged => pass(room),
+        (_, Some(room)) if !progress.complete => Step::Page(room),
+        (Some(_), None) => Step::Wait(Wait::Senders),
+        (None, None) if !progress.complete => Step::Wait(Wait::Senders),
+        _ => end(mailing, progress),
     }
 }
+
+/// All pages are planned and no pass is to begin.
+fn end(mailing: &PlanningFacts, progress: &Progress) -> Step {
+    if progress.emitted != mailing.settled {
+        if mailing.drained {
+            Step::MessagesLost(progress.emitted - mailing.settled)
+        } else {
+            Step::Wait(Wait::Statuses)
+        }
+    } else if mailing.due_at.is_some() {
+        Step::Wait(Wait::Senders)
+    } else {
+        Step::Finish
+    }
+}
+
+fn settle_rest(mailing: &PlanningFacts, progress: &Progress) -> Step {
+    if !progress.complete {
+        Step::SettlePage(MAX_PAGE)
+    } else if progress.pass.is_some_and(|pass| !pass.done) {
+        Step::Pass(MAX_PAGE)
+    } else if mailing.due_at.is_some() && progress.again == mailing.settled_again {
+        Step::BeginPass(MAX_PAGE)
+    } else if mailing.due_at.is_some() {
+        Step::Wait(Wait::Statuses)
+    } else {
+        end(mailing, progress)
+    }
+}
+
+/// Nobody of the mailing is called any more.
+fn is_over(state: &State, ends_at: DateTime<Utc>, now: DateTime<Utc>) -> bool {
+    *state == State::Cancelled || now >= ends_at
+}
+
+/// What a pass takes of the held messages.
+#[derive(Clone, Debug)]
+pub struct PassPlan {
+    /// The mailing is over, so all are taken.
+    over: bool,
+    due_before: DateTime<Utc>,
+    closed: ClosedLanes,
+    /// Partitions and lanes that have got a message to probe with.
+    probes: BTreeSet<(i32, OperatorCode)>,
+}
+
+impl PassPlan {
+    /// Of the mailing's pass that began then.
+    pub fn new(mailing: &PlanningFacts, began_at: DateTime<Utc>, closed: ClosedLanes, now: DateTime<Utc>) -> Self {
+        let over = is_over(&mailing.state, mailing.ends_at, now);
+        Self { over, due_before: began_at, closed, probes: BTreeSet::new() }
+    }
+
+    /// Whether it takes a held message. To be asked in the order of `not_before`: a closed lane gets one message a partition to
+    /// probe with, and another one each time.
+    pub fn takes(&mut self, partition: i32, code: OperatorCode, not_before: DateTime<Utc>) -> bool {
+        if self.over {
+            return true;
+        }
+        not_before <= self.due_before
+            && (!self.closed.contains(partition, code) || self.probes.insert((partition, code)))
+    }
+}
+
+/// What a pass does with a message that it takes; either is a round of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// A message event of the next round.
+    Plan,
+    /// A terminal status, in the transaction of the progress.
+    Settle(Status, Reason),
+}
+
+/// Decides about one held message. `erased`: its client is.
+pub fn again(state: &State, ends_at: DateTime<Utc>, erased: bool, now: DateTime<Utc>) -> Again {
+    if *state == State::Cancelled {
+        Again::Settle(Status::Cancelled, Reason::MailingCancelled)
+    } else if now >= ends_at {
+        Again::Settle(Status::Expired, Reason::Ended)
+    } else if erased {
+        Again::Settle(Status::Cancelled, Reason::Erased)
+    } else {
+        Again::Plan
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,5 @@
 use chrono::{DateTime, Utc};
-use domain::planning::Progress;
+use domain::planning::{PassProgress, Progress};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -18,8 +18,11 @@ pub struct ProgressRecord {
     pub complete: bool,
     /// Clients planned.
     pub planned: i64,
-    /// Message events of all rounds.
+    /// Rounds begun: message events, and what the planner settled without one.
     pub emitted: i64,
+    /// Those of them that are second rounds or later.
+    #[serde(default)]
+    pub again: i64,
     /// The pass under way; absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pass: Option<Pass>,
@@ -49,6 +52,8 @@ impl ProgressRecord {
             complete: self.complete,
             planned: self.planned,
             emitted: self.emitted,
+            again: self.again,
+            pass: self.pass.as_ref().map(|pass| PassProgress { began_at: pass.due_before, done: pass.done }),
         }
     }
 }

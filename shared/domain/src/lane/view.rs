@@ -15,6 +15,12 @@ pub enum Closed {
     Codes(BTreeSet<OperatorCode>),
 }
 
+impl Default for Closed {
+    fn default() -> Self {
+        Self::Codes(BTreeSet::new())
+    }
+}
+
 impl Closed {
     /// Whether the lane is closed.
     pub fn contains(&self, code: OperatorCode) -> bool {
@@ -22,6 +28,26 @@ impl Closed {
             Self::All => true,
             Self::Codes(codes) => codes.contains(&code),
         }
+    }
+}
+
+/// The closed lanes of all senders, by the partitions that they own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClosedLanes {
+    /// By the number of the partition.
+    pub by_partition: Vec<Closed>,
+}
+
+impl ClosedLanes {
+    /// Whether the lane is closed for messages of this partition.
+    pub fn contains(&self, partition: i32, code: OperatorCode) -> bool {
+        let closed = usize::try_from(partition).ok().and_then(|partition| self.by_partition.get(partition));
+        closed.is_some_and(|closed| closed.contains(code))
+    }
+
+    /// Whether no lane is open: senders that own over half of the partitions say so.
+    pub fn all(&self) -> bool {
+        2 * self.by_partition.iter().filter(|closed| **closed == Closed::All).count() > self.by_partition.len()
     }
 }
 
