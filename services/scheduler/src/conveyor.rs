@@ -175,10 +175,10 @@ mod tests {
             committed: committed.map(|(offset, metadata)| (offset, metadata.to_owned())),
         };
         let cases = [
-            ("a commit", Some((40, "v1 bookmark=1 position=70 open=5")), (30, 5, 65)),
+            ("a commit", Some((40, "v2 bookmark=1 position=70 open=5 calls=9 closed=-")), (30, 5, 65)),
             ("no commit", None, (90, 0, 10)),
             ("somebody else's metadata", Some((40, "")), (60, 0, 40)),
-            ("beyond the end", Some((200, "v1 bookmark=1 position=200 open=0")), (0, 0, 100)),
+            ("beyond the end", Some((200, "v2 bookmark=1 position=200 open=0 calls=9 closed=-")), (0, 0, 100)),
         ];
         for (name, committed, expected) in cases {
             assert_eq!(count(&partition(committed)), expected, "{name}");

@@ -1,11 +1,13 @@
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use futures::FutureExt;
+use tokio::sync::Notify;
 
 use crate::board::Board;
-use crate::clock::Clock;
 use crate::fence::Fence;
+use crate::lanes::Lanes;
 use crate::metrics::Metrics;
 use crate::provider::Provider;
 use crate::statuses::Statuses;
@@ -14,11 +16,21 @@ use crate::statuses::Statuses;
 pub(crate) struct SenderContext {
     pub(crate) board: Arc<Board>,
     pub(crate) fence: Arc<Fence>,
-    pub(crate) clock: Clock,
+    pub(crate) lanes: Arc<Lanes>,
     pub(crate) provider: Provider,
-    /// The places to call: one for each call at once.
-    pub(crate) calls: Semaphore,
     pub(crate) statuses: Statuses,
     pub(crate) retry_delays: Vec<Duration>,
     pub(crate) metrics: Metrics,
+    /// Something that nobody waits for has panicked.
+    pub(crate) panicked: Arc<Notify>,
+}
+
+impl SenderContext {
+    /// Runs work that nobody waits for; a panic in it ends the process instead of leaving something open for ever.
+    pub(crate) async fn supervise(&self, what: &'static str, work: impl Future<Output = ()>) {
+        if AssertUnwindSafe(work).catch_unwind().await.is_err() {
+            tracing::error!("{what} panicked");
+            self.panicked.notify_one();
+        }
+    }
 }

@@ -1,19 +1,17 @@
-//! Self-fencing: a sender acts only while it can prove that it is in the group and that its board is current.
+//! Self-fencing: a sender acts only while it can prove that it is in the group and that its board is current, and while its
+//! clock has not leapt.
 
 use std::sync::Mutex;
-use std::time::Duration;
 
 use kafka::Moment;
 use tokio::sync::watch;
 
-/// An attempt begins only under a commit sent less than this ago and acknowledged in this generation. With the producer's
-/// timeout (5 s) it stays under the session timeout (12 s).
-const LEASE: Duration = Duration::from_secs(5);
-/// And while the board was proved current by a request sent less than this ago.
-const PROOF: Duration = Duration::from_secs(1);
+use crate::clock::Clock;
+use crate::timing::{LEASE, PROOF};
 
-/// The two proofs.
+/// The proofs, and the clock that is decided by.
 pub(crate) struct Fence {
+    pub(crate) clock: Clock,
     proofs: Mutex<Proofs>,
     renewed: watch::Sender<()>,
 }
@@ -30,7 +28,7 @@ struct Proofs {
 
 impl Default for Fence {
     fn default() -> Self {
-        Self { proofs: Mutex::default(), renewed: watch::Sender::new(()) }
+        Self { clock: Clock::default(), proofs: Mutex::default(), renewed: watch::Sender::new(()) }
     }
 }
 
@@ -60,8 +58,21 @@ impl Fence {
 
     /// Whether an attempt may begin, or a message be settled without one, at this moment.
     pub(crate) fn holds(&self) -> bool {
+        self.missing().is_none()
+    }
+
+    /// What keeps it from holding.
+    pub(crate) fn missing(&self) -> Option<&'static str> {
         let proofs = self.proofs.lock().expect("not poisoned");
-        proofs.lease.is_some_and(|lease| lease.age() < LEASE) && proofs.board.is_some_and(|board| board.age() < PROOF)
+        if proofs.lease.is_none_or(|lease| lease.age() >= LEASE) {
+            Some("no commit was acknowledged in the last 5 s, so the partitions may be another's")
+        } else if proofs.board.is_none_or(|board| board.age() >= PROOF) {
+            Some("mailing-events was not read to its end in the last second")
+        } else if !self.clock.is_trusted() {
+            Some("the clock has leapt")
+        } else {
+            None
+        }
     }
 
     /// Waits until it holds.
@@ -76,6 +87,8 @@ impl Fence {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

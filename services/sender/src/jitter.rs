@@ -6,19 +6,28 @@ use std::time::Duration;
 use backoff::ExponentialBackoffBuilder;
 use backoff::backoff::Backoff;
 
-/// A retry comes within ±20 % of its delay; the rest of that is for timers and the network.
-const JITTER: f64 = 0.15;
+use crate::timing::JITTER_PERCENT;
 
 /// The delay, made shorter or longer at random, so that messages that failed together don't return together.
 pub(crate) fn jittered(delay: Duration) -> Duration {
     ExponentialBackoffBuilder::new()
         .with_initial_interval(delay)
         .with_max_interval(delay)
-        .with_randomization_factor(JITTER)
+        .with_randomization_factor(JITTER_PERCENT as f64 / 100.0)
         .with_max_elapsed_time(None)
         .build()
         .next_backoff()
         .unwrap_or(delay)
+}
+
+/// A number from 0 to 1, from the same source as the jitter.
+pub(crate) fn random() -> f64 {
+    let interval = ExponentialBackoffBuilder::new()
+        .with_initial_interval(Duration::from_secs(1))
+        .with_randomization_factor(1.0)
+        .build()
+        .next_backoff();
+    interval.unwrap_or_default().as_secs_f64() / 2.0
 }
 
 #[cfg(test)]
@@ -33,5 +42,12 @@ mod tests {
                 assert!((0.85..=1.15).contains(&jittered), "{jittered}");
             }
         }
+    }
+
+    #[test]
+    fn a_random_number_lies_between_0_and_1_and_is_not_always_the_same() {
+        let numbers: Vec<f64> = (0..1_000).map(|_| random()).collect();
+        assert!(numbers.iter().all(|number| (0.0..=1.0).contains(number)));
+        assert!(numbers.iter().any(|number| *number < 0.2) && numbers.iter().any(|number| *number > 0.8));
     }
 }

@@ -11,6 +11,7 @@ mod context;
 mod fence;
 mod guard;
 mod jitter;
+mod lanes;
 mod leaving;
 mod member;
 mod message;
@@ -21,6 +22,10 @@ mod recovered;
 mod replay;
 mod settings;
 mod statuses;
+mod takeover;
+mod telling;
+mod timing;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,10 +37,6 @@ use runtime::Service;
 
 pub use settings::Settings;
 
-/// How long the group waits for a silent sender before it gives its partitions away. More than the lease (5 s) and the
-/// producer's timeout (5 s) together: when the next owner begins, nothing of this one can start or arrive any more.
-const SESSION_TIMEOUT: Duration = Duration::from_secs(12);
-
 /// Starts the sender's tasks. Returns once they are spawned; readiness says when it takes part.
 pub async fn start(
     settings: Settings,
@@ -45,37 +46,39 @@ pub async fn start(
 ) -> anyhow::Result<()> {
     let metrics = metrics::Metrics::register(&service.registry)?.with_zeros();
     let fence = Arc::new(fence::Fence::default());
-    let board = Arc::new(board::Board::default());
+    let board = Arc::new(board::Board::new(metrics.missing_mailing.clone()));
 
     let reader = board::Reader::new(kafka.clone(), Arc::clone(&board), Arc::clone(&fence));
-    let beat = service.health.heartbeat("board", Duration::from_secs(30));
+    let beat = service.health.heartbeat("board", board::Reader::BEAT_LIMIT);
     let (board_ready, stop) = (service.health.readiness("board"), service.stop.clone());
     service.tasks.spawn_blocking("board", move || reader.run(&stop, &board_ready, &beat));
 
     let provider = provider::Provider::new(&settings, service.health.readiness("provider"))?;
+    let lanes = lanes::Lanes::new(settings.sender_concurrency);
     let context = Arc::new(context::SenderContext {
         board,
-        fence: Arc::clone(&fence),
-        clock: clock::Clock::default(),
+        fence,
+        lanes: Arc::clone(&lanes),
         provider,
-        calls: tokio::sync::Semaphore::new(settings.sender_concurrency),
         statuses: statuses::Statuses::new(kafka, metrics.unacknowledged.clone())?,
         retry_delays: settings.retry_delays.0.clone(),
         metrics,
+        panicked: Arc::default(),
     });
+    watch::start(&context, service);
     let leaving = Arc::new(leaving::Leaving::default());
     let member = Arc::new(member::SenderMember::new(
         kafka.clone(),
         context,
         Arc::clone(&leaving),
         settings.revoke_deadline(),
-        service.health.readiness("sender-group"),
+        Arc::new(takeover::Partitions::new(service.health.readiness("sender-group"))),
         service.health.readiness("message-events"),
     ));
     let group = GroupSettings {
         reader: "sender",
         topic: Topic::MessageEvents,
-        session_timeout: SESSION_TIMEOUT,
+        session_timeout: timing::SESSION_TIMEOUT,
         max_poll_interval: settings.max_poll_interval,
         // A message's first call waits for the fetch, so the broker answers with what it has.
         fetch_min_bytes: 1,

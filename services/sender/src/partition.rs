@@ -6,7 +6,9 @@
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use domain::lane::Closed;
 use events::{DecodeError, MessageEvent, decode};
 use kafka::ledger::{MessageOffset, Misuse, PartitionLedger, StatusOffset};
 use kafka::{Commit, Intake, Record};
@@ -19,6 +21,10 @@ use crate::replay::Replayed;
 const MAX_OPEN: usize = 1_000;
 /// Records that wait for a slot; over this the partition is paused until half are gone.
 const MAX_STASH: usize = 1_000;
+
+/// Offsets between the frontier and the position. With one message open for long no more is taken in: whoever takes the partition
+/// over keeps two bytes for each.
+const MAX_SPAN: i64 = 1_000_000;
 
 /// A message that was given a slot.
 #[derive(Debug)]
@@ -34,7 +40,20 @@ pub(crate) struct Partition {
     pub(crate) number: i32,
     /// The partition is being given up: start nothing more.
     pub(crate) stop: CancellationToken,
+    /// Messages that wait for their lane or a limit.
+    queued: AtomicUsize,
+    /// Calls begun, also by earlier owners.
+    calls: AtomicU64,
     inner: Mutex<Inner>,
+}
+
+/// One of the slots that wait for a lane or a limit, until it is dropped.
+pub(crate) struct Queued<'a>(&'a AtomicUsize);
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Default)]
@@ -42,7 +61,7 @@ struct Inner {
     /// None until the replay is complete: nothing is called or committed before.
     open: Option<Open>,
     /// Messages that wait for a slot, with their offsets.
-    stash: VecDeque<(MessageOffset, MessageEvent)>,
+    stash: VecDeque<(i64, MessageEvent)>,
     /// The lowest offset that may come.
     next: i64,
     /// The log went back: nothing more is taken in, and what is committed leads to a replay of all of it.
@@ -58,8 +77,31 @@ struct Open {
 }
 
 impl Partition {
-    pub(crate) fn new(number: i32) -> Self {
-        Self { number, stop: CancellationToken::new(), inner: Mutex::default() }
+    /// `calls` were begun by earlier owners.
+    pub(crate) fn new(number: i32, calls: u64) -> Self {
+        Self {
+            number,
+            stop: CancellationToken::new(),
+            queued: AtomicUsize::new(0),
+            calls: AtomicU64::new(calls),
+            inner: Mutex::default(),
+        }
+    }
+
+    /// Whether one more message may wait for its lane or a limit: half of the slots stay free, so that the partition is read on.
+    pub(crate) fn may_queue(&self) -> bool {
+        self.queued.load(Ordering::Relaxed) < MAX_OPEN / 2
+    }
+
+    /// Counts a message that does.
+    pub(crate) fn queue(&self) -> Queued<'_> {
+        self.queued.fetch_add(1, Ordering::Relaxed);
+        Queued(&self.queued)
+    }
+
+    /// Counts a call that begins.
+    pub(crate) fn count_call(&self) {
+        self.calls.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Takes in what waited: the replay is complete.
@@ -87,7 +129,7 @@ impl Partition {
             return Ok((Intake::More, vec![]));
         }
         inner.next = record.offset + 1;
-        inner.stash.push_back((MessageOffset(record.offset), event));
+        inner.stash.push_back((record.offset, event));
         let opened = self.fill(&mut inner);
         Ok((if inner.stash.len() < MAX_STASH { Intake::More } else { Intake::Full }, opened))
     }
@@ -108,7 +150,7 @@ impl Partition {
     }
 
     /// What may be committed; nothing before the replay is complete.
-    pub(crate) fn checkpoint(&self) -> Option<Commit> {
+    pub(crate) fn checkpoint(&self, closed: &Closed) -> Option<Commit> {
         let mut inner = self.inner.lock().expect("not poisoned");
         if inner.given_back {
             return Some(Commit { partition: self.number, offset: 0, metadata: String::new() });
@@ -117,8 +159,13 @@ impl Partition {
         Some(Commit {
             partition: self.number,
             offset: checkpoint.frontier.0,
-            metadata: checkpoint.metadata().to_string(),
+            metadata: checkpoint.metadata(self.calls.load(Ordering::Relaxed), closed.clone()).to_string(),
         })
+    }
+
+    /// Whether the replay is complete.
+    pub(crate) fn is_open(&self) -> bool {
+        self.inner.lock().expect("not poisoned").open.is_some()
     }
 
     /// Where it is read to and taken in; none before the replay is complete.
@@ -142,20 +189,20 @@ impl Partition {
         self.inner.lock().expect("not poisoned").open.as_ref().map_or(0, |open| open.ledger.open())
     }
 
-    /// Notes that a status of this partition that settles nothing is acknowledged.
+    /// Notes that a status of this partition is acknowledged.
     pub(crate) fn acknowledge(&self, status: StatusOffset) {
         if let Some(open) = &mut self.inner.lock().expect("not poisoned").open {
             open.ledger.acknowledge(status);
         }
     }
 
-    /// Closes a settled message's slot, whose status is acknowledged; the next one takes its place.
+    /// Closes a settled message's slot; the next one takes its place.
     pub(crate) fn close(&self, offset: MessageOffset, settled_by: StatusOffset) -> Vec<Opened> {
         let mut inner = self.inner.lock().expect("not poisoned");
         if let Some(open) = &mut inner.open
             && let Err(misuse) = open.ledger.settle(offset, settled_by)
         {
-            tell_of(misuse);
+            self.tell_of(misuse);
         }
         self.fill(&mut inner)
     }
@@ -164,34 +211,34 @@ impl Partition {
     fn fill(&self, inner: &mut Inner) -> Vec<Opened> {
         let mut opened = vec![];
         let Some(open) = &mut inner.open else { return opened };
-        while open.ledger.open() < MAX_OPEN && !self.stop.is_cancelled() {
+        while open.ledger.open() < MAX_OPEN && open.ledger.span() <= MAX_SPAN && !self.stop.is_cancelled() {
             let Some((offset, event)) = inner.stash.pop_front() else { break };
-            opened.extend(open.take_in(offset, event));
+            match open.take_in(MessageOffset(offset), event) {
+                Ok(taken) => opened.extend(taken),
+                // A second slot would call the message a second time.
+                Err(misuse) => self.tell_of(misuse),
+            }
         }
         opened
+    }
+
+    fn tell_of(&self, misuse: Misuse) {
+        tracing::error!(kafka.partition = self.number, %misuse, "the ledger of open messages is misused");
     }
 }
 
 impl Open {
     /// Opens the message, unless an earlier owner has settled it.
-    fn take_in(&mut self, offset: MessageOffset, event: MessageEvent) -> Option<Opened> {
+    fn take_in(&mut self, offset: MessageOffset, event: MessageEvent) -> Result<Option<Opened>, Misuse> {
         if offset < self.frontier {
-            return None;
+            return Ok(None);
         }
         if self.statuses.has_settled(offset, &event) {
             self.ledger.advance(offset.next());
-            return None;
+            return Ok(None);
         }
-        if let Err(misuse) = self.ledger.deliver(offset) {
-            // A second slot would call the message a second time.
-            tell_of(misuse);
-            return None;
-        }
+        self.ledger.deliver(offset)?;
         let recovered = self.statuses.take(offset, &event);
-        Some(Opened { offset, event, recovered })
+        Ok(Some(Opened { offset, event, recovered }))
     }
-}
-
-fn tell_of(misuse: Misuse) {
-    tracing::error!(%misuse, "the ledger of open messages is misused");
 }

@@ -2,8 +2,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use chrono::{DateTime, Utc};
+use domain::decision::Delay;
 use domain::ids::MessageId;
+use domain::status::Reason;
 use events::{Kind, MessageEvent, StatusEvent};
 use kafka::ledger::MessageOffset;
 
@@ -16,7 +17,8 @@ pub(crate) struct Recovered {
     pub(crate) attempt: i32,
     /// How many calls were announced so far.
     pub(crate) announced: i32,
-    pub(crate) not_before: Option<DateTime<Utc>>,
+    /// The next call begins no earlier.
+    pub(crate) delay: Option<Delay>,
     /// The number of the announcement that nothing came of.
     doubt: Option<i32>,
 }
@@ -28,7 +30,7 @@ impl Recovered {
             round: event.round,
             attempt: 0,
             announced: 0,
-            not_before: None,
+            delay: None,
             doubt: None,
         };
         recovered.add(event);
@@ -39,8 +41,11 @@ impl Recovered {
     fn add(&mut self, event: &StatusEvent) {
         // A `started` counts the call that is about to begin; it may be taken back.
         let calls = event.attempt - i32::from(event.kind == Kind::Started);
-        if (calls, event.not_before) >= (self.attempt, self.not_before) {
-            (self.attempt, self.not_before) = (calls, event.not_before);
+        let until = self.delay.as_ref().map(|delay| delay.until);
+        if (calls, event.not_before) >= (self.attempt, until) {
+            self.attempt = calls;
+            let reason = event.reason.clone().unwrap_or(Reason::Throttled);
+            self.delay = event.not_before.map(|until| Delay { until, reason });
         }
         match (event.kind, self.doubt) {
             (Kind::Started, _) if event.announced > self.announced => self.doubt = Some(event.announced),
@@ -65,7 +70,7 @@ impl Recovered {
 ///
 /// A settled message takes two bytes, so what is kept for a million of them behind one that stays open is 2 MB. It is a
 /// fingerprint rather than a bit, since a topic that was made anew has other messages at the same offsets.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Statuses {
     frontier: MessageOffset,
     /// By offset − frontier; 0 isn't settled.
@@ -77,13 +82,13 @@ pub(crate) struct Statuses {
 
 impl Statuses {
     pub(crate) fn above(frontier: MessageOffset) -> Self {
-        Self { frontier, ..Self::default() }
+        Self { frontier, settled: VecDeque::new(), open: HashMap::new(), last_source: None }
     }
 
     /// Takes a status in, unless its message lies below the frontier.
     pub(crate) fn add(&mut self, event: &StatusEvent) {
         let source = MessageOffset(event.source.offset);
-        let Ok(index) = usize::try_from(source.0 - self.frontier.0) else { return };
+        let Some(index) = self.index(source) else { return };
         self.last_source = self.last_source.max(Some(source));
         if event.kind == Kind::Settled {
             self.open.remove(&source);
@@ -110,8 +115,8 @@ impl Statuses {
 
     /// Whether the message was settled.
     pub(crate) fn has_settled(&self, offset: MessageOffset, event: &MessageEvent) -> bool {
-        let index = usize::try_from(offset.0 - self.frontier.0).ok();
-        index.and_then(|index| self.settled.get(index)) == Some(&fingerprint(event.message_id, event.round))
+        self.index(offset).and_then(|index| self.settled.get(index))
+            == Some(&fingerprint(event.message_id, event.round))
     }
 
     /// What is known of an open message, once.
@@ -125,6 +130,10 @@ impl Statuses {
 
     pub(crate) fn last_source(&self) -> Option<MessageOffset> {
         self.last_source
+    }
+
+    fn index(&self, offset: MessageOffset) -> Option<usize> {
+        usize::try_from(offset.0 - self.frontier.0).ok()
     }
 
     pub(crate) fn open(&self) -> usize {
@@ -144,6 +153,7 @@ fn fingerprint(message: MessageId, round: i32) -> u16 {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use chrono::{DateTime, Utc};
     use domain::status::Status;
     use events::Source;
 
@@ -246,7 +256,7 @@ pub(crate) mod tests {
         let mut recovered = Recovered::new(&wait(5));
         recovered.add(&wait(30));
         recovered.add(&wait(5));
-        assert_eq!(recovered.not_before, at(30));
+        assert_eq!(recovered.delay.map(|delay| delay.until), at(30));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use crate::timing::{ACKNOWLEDGEMENT, LONGEST_CALL, LONGEST_RETRY};
 use reqwest::Url;
 use runtime::config::{Durations, Secret, parse_duration};
 
@@ -34,7 +35,7 @@ pub struct Settings {
 impl Settings {
     /// How long a revoked partition waits for the calls on the wire and for the acknowledgement of their statuses.
     pub(crate) fn revoke_deadline(&self) -> Duration {
-        self.provider_timeout + kafka::Producer::BRIEF + Duration::from_secs(1)
+        self.provider_timeout + ACKNOWLEDGEMENT
     }
 
     /// How long the sender needs to end in good order.
@@ -45,6 +46,17 @@ impl Settings {
     /// Checks what a setting's type can't.
     pub fn check(&self) -> anyhow::Result<()> {
         anyhow::ensure!(!self.provider_token.expose().is_empty(), "HERALD_PROVIDER_TOKEN must not be empty");
+        anyhow::ensure!(
+            self.provider_timeout <= LONGEST_CALL,
+            "HERALD_PROVIDER_TIMEOUT ({:?}) must be at most {LONGEST_CALL:?}",
+            self.provider_timeout
+        );
+        if let Some(delay) = self.retry_delays.0.iter().find(|delay| **delay > LONGEST_RETRY) {
+            anyhow::bail!(
+                "HERALD_RETRY_DELAYS ({delay:?}) must hold no delay over {LONGEST_RETRY:?}: with its jitter it would be longer \
+                 than the 5 s that a message may wait in its slot"
+            );
+        }
         anyhow::ensure!(
             self.revoke_deadline() * 2 <= self.max_poll_interval,
             "HERALD_PROVIDER_TIMEOUT ({:?}) is too long for HERALD_SENDER_MAX_POLL_INTERVAL ({:?}): giving a partition up \

@@ -69,6 +69,12 @@ impl OperatorCode {
     }
 }
 
+impl fmt::Display for OperatorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// A label that callers give to clients, 1–100 characters.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tag(String);

@@ -1,8 +1,11 @@
 //! Which offsets of a partition are open, and what may therefore be committed. Pure: no Kafka types, no clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
+
+use domain::client::OperatorCode;
+use domain::lane::Closed;
 
 /// An offset of message-events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,14 +55,14 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// The metadata of the commit.
-    pub fn metadata(&self) -> Metadata {
-        Metadata { bookmark: self.bookmark, position: self.position, open: self.open as u64 }
+    /// The metadata of the commit, with the calls that its owners have begun and the lanes that this one has closed.
+    pub fn metadata(&self, calls: u64, closed: Closed) -> Metadata {
+        Metadata { bookmark: self.bookmark, position: self.position, open: self.open as u64, calls, closed }
     }
 }
 
 /// The metadata of a sender's commit; ASCII, well under the broker's 4,096 bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metadata {
     /// See [`Checkpoint::bookmark`].
     pub bookmark: StatusOffset,
@@ -67,11 +70,25 @@ pub struct Metadata {
     pub position: MessageOffset,
     /// See [`Checkpoint::open`].
     pub open: u64,
+    /// Calls of the partition's messages that were ever begun. A takeover goes on from the commit, so it falls only when commits
+    /// were lost.
+    pub calls: u64,
+    /// The lanes that the partition's owner has closed.
+    pub closed: Closed,
 }
 
 impl fmt::Display for Metadata {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "v1 bookmark={} position={} open={}", self.bookmark, self.position, self.open)
+        let Self { bookmark, position, open, calls, closed } = self;
+        write!(f, "v2 bookmark={bookmark} position={position} open={open} calls={calls} closed=")?;
+        match closed {
+            Closed::All => f.write_str("all"),
+            Closed::Codes(codes) if codes.is_empty() => f.write_str("-"),
+            Closed::Codes(codes) => {
+                let codes: Vec<String> = codes.iter().map(ToString::to_string).collect();
+                f.write_str(&codes.join(","))
+            }
+        }
     }
 }
 
@@ -84,17 +101,28 @@ impl FromStr for Metadata {
     type Err = InvalidMetadata;
 
     fn from_str(text: &str) -> Result<Self, InvalidMetadata> {
-        let mut words = text.split(' ');
-        let mut value = |name: &str| {
-            let word = words.next().ok_or(InvalidMetadata)?;
-            let number = word.strip_prefix(name).ok_or(InvalidMetadata)?;
-            if name == "v1" { Ok(0) } else { number.parse::<i64>().map_err(|_| InvalidMetadata) }
-        };
-        value("v1")?;
-        let (bookmark, position, open) = (value("bookmark=")?, value("position=")?, value("open=")?);
-        let open = u64::try_from(open).map_err(|_| InvalidMetadata)?;
-        Ok(Self { bookmark: StatusOffset(bookmark), position: MessageOffset(position), open })
+        let words: Vec<&str> = text.split(' ').collect();
+        let ["v2", bookmark, position, open, calls, closed] = words[..] else { return Err(InvalidMetadata) };
+        Ok(Self {
+            bookmark: StatusOffset(number(bookmark, "bookmark=")?),
+            position: MessageOffset(number(position, "position=")?),
+            open: number(open, "open=")?,
+            calls: number(calls, "calls=")?,
+            closed: match closed.strip_prefix("closed=").ok_or(InvalidMetadata)? {
+                "all" => Closed::All,
+                "-" => Closed::Codes(BTreeSet::new()),
+                codes => Closed::Codes(codes.split(',').map(code).collect::<Result<_, _>>()?),
+            },
+        })
     }
+}
+
+fn number<N: FromStr>(word: &str, name: &str) -> Result<N, InvalidMetadata> {
+    word.strip_prefix(name).and_then(|number| number.parse().ok()).ok_or(InvalidMetadata)
+}
+
+fn code(text: &str) -> Result<OperatorCode, InvalidMetadata> {
+    text.parse().ok().and_then(|code| OperatorCode::new(code).ok()).ok_or(InvalidMetadata)
 }
 
 /// A call of the ledger that contradicts what it knows: a defect of the caller, not of the log. The ledger stays as it was.
@@ -276,44 +304,35 @@ mod tests {
 
     #[test]
     fn metadata_is_read_as_written_and_nothing_else_is() {
-        let metadata = Metadata { bookmark: StatusOffset(1), position: MessageOffset(22), open: 333 };
-        assert_eq!(metadata.to_string(), "v1 bookmark=1 position=22 open=333");
-        assert_eq!(metadata.to_string().parse(), Ok(metadata));
-        for text in ["", "v1", "v1 bookmark=1", "v2 bookmark=1 position=2 open=3", "v1 bookmark=x position=2 open=3"] {
+        let codes = |codes: &[i64]| Closed::Codes(codes.iter().map(|code| OperatorCode::new(*code).unwrap()).collect());
+        let cases = [
+            (codes(&[]), "v2 bookmark=1 position=22 open=333 calls=4444 closed=-"),
+            (codes(&[900, 917]), "v2 bookmark=1 position=22 open=333 calls=4444 closed=900,917"),
+            (Closed::All, "v2 bookmark=1 position=22 open=333 calls=4444 closed=all"),
+        ];
+        for (closed, text) in cases {
+            let (bookmark, position) = (StatusOffset(1), MessageOffset(22));
+            let metadata = Metadata { bookmark, position, open: 333, calls: 4_444, closed };
+            assert_eq!((metadata.to_string().as_str(), text.parse()), (text, Ok(metadata)));
+        }
+        let others = [
+            "",
+            "v2",
+            "v1 bookmark=1 position=2 open=3",
+            "v2 bookmark=1 position=2 open=3 calls=4",
+            "v2 bookmark=x position=2 open=3 calls=4 closed=-",
+            "v2 bookmark=1 position=2 open=-3 calls=4 closed=-",
+            "v2 bookmark=1 position=2 open=3 calls=4 closed=",
+            "v2 bookmark=1 position=2 open=3 calls=4 closed=7",
+            "v2 bookmark=1 position=2 open=3 calls=4 closed=- more=5",
+        ];
+        for text in others {
             assert_eq!(text.parse::<Metadata>(), Err(InvalidMetadata), "{text:?}");
         }
-    }
-
-    #[test]
-    fn a_message_is_taken_in_once_and_settled_once() {
-        let mut ledger = ledger(5, 0);
-        let taken_in_before = |offset| Err(Misuse::DeliveredTwice(MessageOffset(offset)));
-        let is_not_open = |offset| Err(Misuse::NotOpen(MessageOffset(offset)));
-        let deliver = |ledger: &mut PartitionLedger, offset| ledger.deliver(MessageOffset(offset));
-        let settle = |ledger: &mut PartitionLedger, offset| ledger.settle(MessageOffset(offset), StatusOffset(0));
-        assert_eq!(deliver(&mut ledger, 4), taken_in_before(4), "an earlier owner has settled it");
-        assert_eq!(deliver(&mut ledger, 5), Ok(()));
-        assert_eq!(deliver(&mut ledger, 5), taken_in_before(5));
-        assert_eq!(settle(&mut ledger, 6), is_not_open(6));
-        assert_eq!(ledger.open(), 1, "the ledger stays as it was");
-        assert_eq!(settle(&mut ledger, 5), Ok(()));
-        assert_eq!(settle(&mut ledger, 5), is_not_open(5));
-        assert_eq!(deliver(&mut ledger, 5), taken_in_before(5), "it would be called again");
-    }
-
-    #[test]
-    fn the_span_is_what_lies_between_the_frontier_and_the_position() {
-        let mut ledger = ledger(10, 0);
-        assert_eq!(ledger.span(), 0);
-        for offset in 10..20 {
-            deliver(&mut ledger, offset);
-        }
-        for offset in 11..20 {
-            settle(&mut ledger, offset);
-        }
-        assert_eq!((ledger.open(), ledger.span()), (1, 10), "one open message holds all behind it");
-        settle(&mut ledger, 10);
-        assert_eq!(ledger.span(), 0);
+        let all: BTreeSet<OperatorCode> = (900..=999).map(|code| OperatorCode::new(code).unwrap()).collect();
+        let (bookmark, position) = (StatusOffset(i64::MAX), MessageOffset(i64::MAX));
+        let longest = Metadata { bookmark, position, open: u64::MAX, calls: u64::MAX, closed: Closed::Codes(all) };
+        assert!(longest.to_string().len() < 4_096, "the broker's limit");
     }
 
     /// A partition, its status partition, and what a perfect memory knows of both.
@@ -346,7 +365,7 @@ mod tests {
         /// The next owner has the commit and the statuses from its bookmark on, and reads the messages from the frontier on.
         fn take_over(&self) -> PartitionLedger {
             let (frontier, bookmark) =
-                self.committed.map_or((0, 0), |(frontier, metadata)| (frontier.0, metadata.bookmark.0));
+                self.committed.as_ref().map_or((0, 0), |(frontier, metadata)| (frontier.0, metadata.bookmark.0));
             let replayed = self.statuses[bookmark as usize..].iter().filter(|(source, _)| *source >= frontier);
             let mut ledger = ledger(frontier, self.statuses.len() as i64);
             if let Some(last_source) = replayed.clone().map(|(source, _)| *source).max() {
@@ -379,7 +398,7 @@ mod tests {
                     3..=5 if !open.is_empty() => model.tell(&mut ledger, *index.get(&open), step > 3),
                     6 => {
                         let checkpoint = ledger.checkpoint();
-                        model.committed = Some((checkpoint.frontier, checkpoint.metadata()));
+                        model.committed = Some((checkpoint.frontier, checkpoint.metadata(0, Closed::Codes(BTreeSet::new()))));
                     }
                     7 => ledger = model.take_over(),
                     _ => {}

@@ -1,0 +1,68 @@
+//! What operators see of a sender that doesn't call: its fence, its lanes, its pace.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use domain::lane::LaneView;
+use domain::traffic::Traffic;
+use runtime::Service;
+use runtime::health::Readiness;
+
+use crate::context::SenderContext;
+
+/// How long the fence may be closed before the sender says that it isn't ready.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Starts the tasks that look, let go what waits for a lane, and end the process after a panic.
+pub(crate) fn start(context: &Arc<SenderContext>, service: &Service) {
+    let panicked = Arc::clone(&context.panicked);
+    let stop = service.stop.clone();
+    service.tasks.spawn("sender-supervisor", async move {
+        match stop.run_until_cancelled(panicked.notified()).await {
+            Some(()) => anyhow::bail!("a message or a takeover panicked"),
+            None => Ok(()),
+        }
+    });
+    service.tasks.spawn("sender-lanes", Arc::clone(&context.lanes).let_go(service.stop.clone()));
+    let mut watch =
+        Watch { context: Arc::clone(context), ready: service.health.readiness("fence"), closed_since: None };
+    watch.ready.ready();
+    service.tasks.spawn(
+        "sender-watch",
+        Arc::clone(&context.lanes).tick(service.stop.clone(), move |traffic, now| watch.look(traffic, now)),
+    );
+}
+
+struct Watch {
+    context: Arc<SenderContext>,
+    ready: Readiness,
+    /// When the fence was first seen closed, with messages that wait for it.
+    closed_since: Option<Instant>,
+}
+
+impl Watch {
+    fn look<T>(&mut self, traffic: &Traffic<T>, now: Duration) {
+        self.look_at_fence();
+        let metrics = &self.context.metrics;
+        let lanes = traffic.lanes();
+        metrics.lane_closed.reset();
+        for LaneView { code, closed, .. } in lanes.view() {
+            if let Some(reason) = closed {
+                metrics.lane_closed.with_label_values(&[&code.to_string(), reason.as_str()]).set(1);
+            }
+        }
+        metrics.pace_limit.set(lanes.pace().limit(now).unwrap_or(0.0));
+        metrics.throttled_share.set(lanes.pace().throttled_share(now));
+        metrics.queued.set(i64::try_from(traffic.waiting()).unwrap_or(i64::MAX));
+    }
+
+    fn look_at_fence(&mut self) {
+        let idle = self.context.metrics.open_slots.get() == 0;
+        let missing = self.context.fence.missing().filter(|_| !idle);
+        self.closed_since = missing.and(self.closed_since.or_else(|| Some(Instant::now())));
+        let closed_for = self.closed_since.map_or(Duration::ZERO, |since| since.elapsed());
+        self.context.metrics.fence_closed.set(closed_for.as_secs_f64());
+        self.ready
+            .set(missing.filter(|_| closed_for >= PATIENCE).map(|missing| format!("nothing is called: {missing}")));
+    }
+}
