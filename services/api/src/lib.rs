@@ -11,13 +11,15 @@ mod observe;
 mod problem;
 mod relay;
 mod routes;
+mod senders;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use axum::{Router, middleware};
-use domain::database::{DatabaseMark, check};
+use domain::mark::{DatabaseMark, check};
 use runtime::Service;
 use runtime::config::{Secret, parse_addr};
 use sqlx::PgPool;
@@ -29,6 +31,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::problem::ApiError;
+use crate::senders::Senders;
 
 /// How long requests may go on after the stop: an import has no end that could be waited for.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -54,6 +57,7 @@ struct Api {
     pool: PgPool,
     shards: u32,
     known: watch::Receiver<Option<DatabaseMark>>,
+    senders: Arc<Senders>,
 }
 
 impl Api {
@@ -64,7 +68,7 @@ impl Api {
     /// A connection to write by. Refused to a Postgres that is older than Kafka: it would give out numbers again.
     async fn writing(&self) -> Result<PoolConnection<sqlx::Postgres>, ApiError> {
         let mut db = self.db().await?;
-        let found = store::database::mark(&mut db).await?;
+        let found = store::mark::read(&mut db).await?;
         check(self.known.borrow().as_ref(), &found)?;
         Ok(db)
     }
@@ -83,7 +87,7 @@ pub async fn start(
         .with_context(|| format!("HERALD_API_ADDR {} can't be bound", settings.api_addr))?;
     let metrics = metrics::Metrics::register(&service.registry)?;
     let known = follow_marks(kafka, service);
-    let app = router(pool.clone(), kafka.topics.shards(), known.clone(), metrics.clone());
+    let app = router(pool.clone(), kafka, known.clone(), metrics.clone())?;
     let stop = service.stop.clone();
     service.tasks.spawn("rest", async move {
         let server = axum::serve(listener, app).with_graceful_shutdown(stop.clone().cancelled_owned());
@@ -118,8 +122,8 @@ pub async fn start(
     Ok(())
 }
 
-/// Ready once Kafka has told which Postgres is the right one: until then nothing can be written. It stays so when that is
-/// another one, for reads go on.
+/// Ready once Kafka has told which Postgres is the right one: until then nothing can be written. When that turns out to be
+/// another one, the relay says so.
 fn follow_marks(kafka: &kafka::Cluster, service: &Service) -> watch::Receiver<Option<DatabaseMark>> {
     let (known, follower) = watch::channel(None);
     let (kafka, stop) = (kafka.clone(), service.stop.clone());
@@ -158,7 +162,8 @@ fn timed_out() -> sqlx::Error {
     tags(
         (name = "clients", description = "People who may receive"),
         (name = "mailings", description = "A text, a filter, a start and an end"),
-        (name = "messages", description = "One mailing for one client")
+        (name = "messages", description = "One mailing for one client"),
+        (name = "sending", description = "What the senders do, and what waits for what")
     )
 )]
 struct Document;
@@ -172,13 +177,14 @@ pub fn openapi_json() -> String {
     documented().to_openapi().to_pretty_json().expect("the document is JSON")
 }
 
-/// The whole application, for the server and for tests. Writes go only to the Postgres that is `known`.
+/// The whole application, for the server and for tests. Writes go only to the Postgres that is `known`; Kafka is only asked
+/// what its groups have committed.
 pub fn router(
     pool: PgPool,
-    shards: u32,
+    kafka: &kafka::Cluster,
     known: watch::Receiver<Option<DatabaseMark>>,
     metrics: metrics::Metrics,
-) -> Router {
+) -> anyhow::Result<Router> {
     let (routes, document) = documented().split_for_parts();
     // By default the page asks a validator on the internet about the document.
     let config = Config::default().validator_url("none");
@@ -188,8 +194,8 @@ pub fn router(
         .merge(docs)
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::method_not_allowed)
-        .with_state(Api { pool, shards, known });
-    observe::layer(router, metrics)
+        .with_state(Api { pool, shards: kafka.topics.shards(), known, senders: Arc::new(Senders::new(kafka)?) });
+    Ok(observe::layer(router, metrics))
 }
 
 pub use metrics::Metrics;

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use domain::database::Doubt;
+use domain::mark::Mismatch;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -59,7 +59,7 @@ pub(crate) enum ApiError {
     /// Postgres is away; trying again will help.
     Unavailable(sqlx::Error),
     /// Postgres isn't known to be the right one, and not an older state of it.
-    InDoubt(Doubt),
+    InDoubt(Mismatch),
     /// A fault of ours.
     Internal(anyhow::Error),
 }
@@ -90,9 +90,9 @@ impl From<sqlx::Error> for ApiError {
     }
 }
 
-impl From<Doubt> for ApiError {
-    fn from(doubt: Doubt) -> Self {
-        Self::InDoubt(doubt)
+impl From<Mismatch> for ApiError {
+    fn from(mismatch: Mismatch) -> Self {
+        Self::InDoubt(mismatch)
     }
 }
 
@@ -138,11 +138,11 @@ impl ApiError {
                 let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Unavailable", detail);
                 (problem, Some(error.to_string()))
             }
-            Self::InDoubt(doubt) => {
-                let detail = format!("nothing can be written: {doubt}");
+            Self::InDoubt(mismatch) => {
+                let detail = format!("nothing can be written: {mismatch}");
                 let problem =
                     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "database_in_doubt", "Database in doubt", detail);
-                (problem, Some(doubt.to_string()))
+                (problem, Some(mismatch.to_string()))
             }
             Self::Internal(error) => {
                 let detail = "an error of Herald's; its log names it beside the x-request-id".to_owned();
@@ -170,7 +170,7 @@ impl Problem {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         // Not of an import that ended early: whoever obeys it would import the first lines twice.
-        let may_be_retried = matches!(self, Self::Unavailable(_) | Self::InDoubt(Doubt::Unknown));
+        let may_be_retried = matches!(self, Self::Unavailable(_) | Self::InDoubt(Mismatch::Unknown));
         let (problem, logged) = self.problem();
         let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(problem)).into_response();

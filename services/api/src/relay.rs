@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use chrono::Utc;
-use domain::database::{DatabaseMark, Doubt, check};
+use domain::ids::MailingNo;
+use domain::mark::{DatabaseMark, Mismatch, check};
 use events::topics::Topic;
 use events::{DatabaseRecord, MailingEvent, decode};
 use kafka::{Isolation, Outgoing, TableReader, TransactionalProducer};
@@ -13,7 +14,7 @@ use runtime::config::Secret;
 use runtime::health::{Health, Heartbeat, Readiness};
 use sqlx::postgres::{PgConnectOptions, PgListener};
 use sqlx::{Connection, PgConnection};
-use store::database;
+use store::mark;
 use store::outbox::{self, OutboxRow};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -57,7 +58,8 @@ impl Relay {
         Self { kafka, database_url, topic, known, heartbeat, readiness: health.readiness("relay") }
     }
 
-    /// Runs until told to stop. What fails is begun anew: lock, producer, and what the outbox holds.
+    /// Runs until told to stop. What fails is begun anew: lock, producer, and what the outbox holds. It is ready while it or
+    /// another one publishes: an outbox that only grows must not look well.
     pub(crate) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         stop.run_until_cancelled(self.wait_for_topics()).await;
         while !stop.is_cancelled() {
@@ -65,7 +67,7 @@ impl Relay {
             match stop.run_until_cancelled(self.lead(&stop)).await {
                 None => break,
                 Some(Ok(())) => {}
-                Some(Err(error)) => tracing::warn!(error = format!("{error:#}"), "the relay begins anew"),
+                Some(Err(error)) => self.readiness.not_ready(format!("{error:#}")),
             }
             let _ = stop.run_until_cancelled(tokio::time::sleep(POLL)).await;
         }
@@ -78,7 +80,7 @@ impl Relay {
         loop {
             self.heartbeat.beat();
             match kafka::check_topics(&self.kafka).await {
-                Ok(()) => return self.readiness.ready(),
+                Ok(()) => return,
                 Err(error) => self.readiness.not_ready(format!("check the topics: {error}")),
             }
             tokio::time::sleep(TOPICS_POLL).await;
@@ -93,6 +95,8 @@ impl Relay {
         self.wait_for_recovery(&mut db).await?;
         while !within(outbox::try_lead(&mut db)).await? {
             self.heartbeat.beat();
+            // Another one leads.
+            self.readiness.ready();
             tokio::time::sleep(POLL).await;
         }
         let mut listener =
@@ -107,6 +111,7 @@ impl Relay {
             self.heartbeat.beat();
             let rows = within(outbox::oldest(&mut db, BATCH)).await?;
             if rows.is_empty() {
+                self.readiness.ready();
                 if let Ok(notified) = tokio::time::timeout(POLL, listener.try_recv()).await {
                     notified.context("listen to Postgres")?;
                 }
@@ -115,11 +120,12 @@ impl Relay {
             runtime::crash_point!("relay::read");
             let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
             // Behind the rows, and on disk before they are published: a state without them has a lower mark.
-            let mark = within(database::next_mark(&mut db)).await?;
+            let mark = within(mark::next(&mut db)).await?;
             check(Some(&recorded), &mark)?;
             self.publish(&producer, rows, mark).await?;
             runtime::crash_point!("relay::published");
             within(outbox::delete(&mut db, &ids)).await?;
+            self.readiness.ready();
         }
     }
 
@@ -129,13 +135,14 @@ impl Relay {
         let mut told = None;
         loop {
             self.heartbeat.beat();
-            let found = within(database::mark(db)).await?;
-            let doubt = match check(self.known.borrow().as_ref(), &found) {
-                Ok(()) | Err(Doubt::Unknown) => return Ok(()),
-                Err(doubt) => doubt,
+            let found = within(mark::read(db)).await?;
+            let mismatch = match check(self.known.borrow().as_ref(), &found) {
+                Ok(()) | Err(Mismatch::Unknown) => return Ok(()),
+                Err(mismatch) => mismatch,
             };
-            if told.replace(doubt) != Some(doubt) {
-                tracing::error!(%doubt, "nothing is published");
+            if told.replace(mismatch) != Some(mismatch) {
+                tracing::error!(%mismatch, "nothing is published");
+                self.readiness.not_ready(mismatch.to_string());
             }
             tokio::time::sleep(DOUBT_POLL).await;
         }
@@ -151,15 +158,15 @@ impl Relay {
         let kafka = self.kafka.clone();
         let recorded = tokio::task::spawn_blocking(move || kafka::recorded_mark(&kafka)).await?;
         if let Some(recorded) = recorded.context("read the topic database")? {
-            check(Some(&recorded), &within(database::mark(db)).await?)?;
+            check(Some(&recorded), &within(mark::read(db)).await?)?;
             return Ok(recorded);
         }
         let kafka = self.kafka.clone();
         let highest = tokio::task::spawn_blocking(move || highest_published(&kafka)).await?;
         let highest = highest.context("read mailing-events")?;
-        let first = within(database::next_mark(db)).await?;
+        let first = within(mark::next(db)).await?;
         if first.mailing_no < highest {
-            return Err(Doubt::Older.into());
+            return Err(Mismatch::Older.into());
         }
         self.publish(producer, vec![], first.clone()).await?;
         tracing::info!("the database is recorded");
@@ -201,7 +208,7 @@ impl Relay {
             let record = kafka::database_record(&database, WRITER, &record)?;
             let events = rows.into_iter().map(|row| Outgoing {
                 topic: &topic,
-                partition: row.shard,
+                partition: row.shard.get(),
                 key: row.key,
                 payload: row.payload.into_bytes(),
             });
@@ -214,10 +221,10 @@ impl Relay {
 }
 
 /// The highest mailing number in mailing-events. Blocks.
-fn highest_published(kafka: &kafka::Cluster) -> kafka::Result<i64> {
+fn highest_published(kafka: &kafka::Cluster) -> kafka::Result<MailingNo> {
     let partitions: Vec<i32> = (0..kafka.topics.shards().cast_signed()).collect();
     let topic = kafka.topics.name(Topic::MailingEvents);
-    let mut highest = 0;
+    let mut highest = MailingNo::default();
     TableReader::from_start(kafka, &topic, &partitions, Isolation::Committed)?.read_to_end(
         READ_DEADLINE,
         |record| {

@@ -36,7 +36,7 @@ async fn a_route_has_the_methods_that_the_document_shows_and_no_other(pool: PgPo
     let app = App::new(pool).await;
     let document: Value = serde_json::from_str(&api::openapi_json()).unwrap();
     let paths = document["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 8, "{:?}", paths.keys());
+    assert_eq!(paths.len(), 9, "{:?}", paths.keys());
     for (path, operations) in paths {
         let mut shown: BTreeSet<String> = operations.as_object().unwrap().keys().map(|m| m.to_uppercase()).collect();
         if shown.contains("GET") {

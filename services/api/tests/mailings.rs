@@ -5,7 +5,7 @@ mod common;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use common::App;
-use domain::ids::{MessageId, partition};
+use domain::ids::{MessageId, Version};
 use domain::mailing::State;
 use events::{MailingEvent, decode};
 use serde_json::{Value, json};
@@ -48,16 +48,16 @@ async fn a_mailing_is_written_with_its_event(pool: PgPool) {
     assert_eq!(instant(&mailing["ends_at"]) - instant(&mailing["starts_at"]), TimeDelta::days(1));
 
     let [(shard, event)] = &outbox(&pool).await[..] else { panic!("one event") };
-    assert_eq!(*shard, partition(event.mailing_no, 6));
-    assert_eq!(event.mailing_no, mailing_no(&pool).await);
+    assert_eq!(*shard, event.mailing_no.shard(6).get());
+    assert_eq!(event.mailing_no.get(), mailing_no(&pool).await);
     assert_eq!((event.text.as_str(), &event.state), ("hello", &State::Scheduled));
     assert_eq!(event.filter.tags, ["readers"]);
     assert_eq!(json!(event.mailing_id), mailing["id"]);
     assert_eq!(event.starts_at.timestamp_micros(), instant(&mailing["starts_at"]).timestamp_micros());
-    assert!(event.version >= before.timestamp_micros() - 1_000_000);
+    assert!(event.version.get() >= before.timestamp_micros() - 1_000_000);
     let (version, shard): (i64, i32) =
         sqlx::query_as("SELECT version, shard FROM mailings").fetch_one(&pool).await.unwrap();
-    assert_eq!((version, shard), (event.version, partition(event.mailing_no, 6)));
+    assert_eq!((version, shard), (event.version.get(), event.mailing_no.shard(6).get()));
 }
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
@@ -111,9 +111,9 @@ async fn each_change_is_a_higher_version_and_an_event(pool: PgPool) {
     let expected =
         [("hello", "scheduled"), ("good-bye", "scheduled"), ("good-bye", "scheduled"), ("good-bye", "cancelled")];
     assert_eq!(texts, expected);
-    let versions: Vec<i64> = events.iter().map(|(_, event)| event.version).collect();
+    let versions: Vec<Version> = events.iter().map(|(_, event)| event.version).collect();
     assert!(versions.is_sorted_by(|a, b| a < b), "{versions:?}");
-    assert!(events.iter().all(|(shard, event)| *shard == partition(event.mailing_no, 6)));
+    assert!(events.iter().all(|(shard, event)| *shard == event.mailing_no.shard(6).get()));
 }
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
@@ -252,7 +252,7 @@ async fn planned_is_the_sum_of_the_others_in_each_answer(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "store::MIGRATOR")]
-async fn messages_are_listed_by_status_and_read_with_their_failed_attempts(pool: PgPool) {
+async fn messages_are_listed_by_status_and_read_with_their_steps(pool: PgPool) {
     let app = App::new(pool.clone()).await;
     let place = app.create_mailing().await;
     let number = mailing_no(&pool).await;
@@ -272,7 +272,7 @@ async fn messages_are_listed_by_status_and_read_with_their_failed_attempts(pool:
     .await
     .unwrap();
 
-    let ids: Vec<String> = (1..=50).map(|n| MessageId::new(number, n).unwrap().to_string()).collect();
+    let ids: Vec<String> = (1..=50).map(|n| MessageId::new(number.into(), n.into()).unwrap().to_string()).collect();
     for limit in [1, 7, 50, 1_000] {
         let listed = app.pages(&format!("{place}/messages?"), limit).await;
         assert_eq!(listed.iter().map(|m| m["message_id"].as_str().unwrap()).collect::<Vec<_>>(), ids);
@@ -282,9 +282,9 @@ async fn messages_are_listed_by_status_and_read_with_their_failed_attempts(pool:
     let message = app.get(&format!("/api/v1/messages/{}", ids[3])).await.body;
     assert_eq!((&message["status"], &message["attempts"]), (&json!("failed"), &json!(1)));
     assert_eq!(message["mailing_id"].as_str().unwrap(), place.rsplit_once('/').unwrap().1);
-    let attempts: Vec<_> = message["failed_attempts"].as_array().unwrap().iter().map(|a| &a["attempt"]).collect();
+    let attempts: Vec<_> = message["steps"].as_array().unwrap().iter().map(|a| &a["attempt"]).collect();
     assert_eq!(attempts, [1, 2, 3]);
-    assert_eq!(app.get(&format!("/api/v1/messages/{}", ids[0])).await.body["failed_attempts"], json!([]));
+    assert_eq!(app.get(&format!("/api/v1/messages/{}", ids[0])).await.body["steps"], json!([]));
 }
 
 #[sqlx::test(migrator = "store::MIGRATOR")]

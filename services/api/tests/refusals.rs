@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::http::Request;
 use chrono::{TimeDelta, Utc};
 use common::App;
-use domain::database::DatabaseMark;
+use domain::mark::DatabaseMark;
 use futures::stream;
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -301,7 +301,7 @@ async fn a_postgres_in_doubt_is_read_and_not_written(pool: PgPool) {
     let mailing = app.create_mailing().await;
     let client = app.post("/api/v1/clients", &json!({"phone_number": PHONE})).await;
     let client = client.headers["location"].to_str().unwrap().to_owned();
-    let found = store::database::next_mark(&mut pool.acquire().await.unwrap()).await.unwrap();
+    let found = store::mark::next(&mut pool.acquire().await.unwrap()).await.unwrap();
     let ahead = DatabaseMark { mark: found.mark + 1, ..found.clone() };
     let other = DatabaseMark { system_identifier: "1".to_owned(), ..found.clone() };
     let promoted = DatabaseMark { timeline: found.timeline + 1, ..found.clone() };

@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use common::App;
@@ -13,6 +14,8 @@ use runtime::Service;
 use runtime::config::Secret;
 use serde_json::json;
 use sqlx::PgPool;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use uuid::Uuid;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -107,6 +110,29 @@ impl World {
     }
 }
 
+/// The ops port of a service.
+struct Probes(SocketAddr);
+
+impl Probes {
+    fn of(service: &Service) -> Self {
+        let addr = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
+        tokio::spawn(runtime::run(addr, service.clone(), PATIENCE));
+        Self(addr)
+    }
+
+    /// The answer of `/readyz`; empty while the port isn't open yet.
+    async fn ready(&self) -> String {
+        let ask = async {
+            let mut stream = TcpStream::connect(self.0).await?;
+            stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").await?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await?;
+            std::io::Result::Ok(answer)
+        };
+        ask.await.unwrap_or_default()
+    }
+}
+
 async fn until(what: &str, reached: impl AsyncFn() -> bool) {
     let begun = Instant::now();
     while !reached().await {
@@ -136,7 +162,7 @@ async fn events_arrive_once_in_order_in_the_mailings_shard(pool: PgPool) {
             published.iter().filter(|(_, event)| place.ends_with(&event.mailing_id.to_string())).collect();
         assert_eq!(mine.len(), count, "{place}");
         assert!(mine.is_sorted_by(|(_, a), (_, b)| a.version < b.version), "{place}");
-        assert!(mine.iter().all(|(shard, event)| *shard == domain::ids::partition(event.mailing_no, 6)));
+        assert!(mine.iter().all(|(shard, event)| *shard == event.mailing_no.shard(6).get()));
     }
     world.delete(&[service]).await;
 }
@@ -233,12 +259,15 @@ async fn from_a_database_that_is_older_than_kafka_nothing_is_published(pool: PgP
     world.app.create_mailing().await;
     let service = world.start().await;
     until("the watch has turned", async || metrics(&service).contains("herald_outbox_unpublished_rows 1\n")).await;
+    let probes = Probes::of(&service);
+    until("it says why", async || probes.ready().await.contains("Postgres holds an older state than Kafka")).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(world.leader().await, None, "the lock is `herald recover`'s");
     assert_eq!(world.published().await.len(), 1);
 
     sqlx::query("UPDATE database_mark SET mark = mark + 1").execute(&world.pool).await.unwrap();
     world.outbox_is_empty().await;
+    until("it is ready", async || probes.ready().await.starts_with("HTTP/1.1 200")).await;
     assert_eq!(world.published().await.len(), 2);
     world.delete(&[service]).await;
 }
@@ -278,6 +307,29 @@ async fn a_relay_waits_until_the_topics_are_there(pool: PgPool) {
     world.create_topics().await;
     world.outbox_is_empty().await;
     assert_eq!(world.published().await.len(), 1);
+    world.delete(&[service]).await;
+}
+
+#[sqlx::test(migrator = "store::MIGRATOR")]
+async fn a_relay_that_cannot_publish_is_not_ready(pool: PgPool) {
+    let world = World::new(pool).await;
+    let service = world.start().await;
+    let probes = Probes::of(&service);
+    until("it is ready", async || probes.ready().await.starts_with("HTTP/1.1 200")).await;
+    world.app.create_mailing().await;
+    world.outbox_is_empty().await;
+    // There is no such partition.
+    sqlx::query("INSERT INTO outbox (mailing_no, shard, key, payload, created_at) VALUES (1, 99, 'lost', '{}', now())")
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    until("it says why", async || {
+        let answer = probes.ready().await;
+        answer.starts_with("HTTP/1.1 503") && answer.contains("publish the outbox")
+    })
+    .await;
+    sqlx::query("DELETE FROM outbox").execute(&world.pool).await.unwrap();
+    until("it is ready again", async || probes.ready().await.starts_with("HTTP/1.1 200")).await;
     world.delete(&[service]).await;
 }
 

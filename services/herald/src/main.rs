@@ -3,8 +3,7 @@
 mod check;
 mod cli;
 mod demo;
-mod recover;
-mod replan;
+mod recovery;
 mod services;
 mod skip;
 mod verbs;
@@ -47,8 +46,8 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Migrate(migrate) => verbs::migrate(migrate).await,
         Command::Topics(topics) => verbs::topics(topics).await,
         Command::Skip(skip) => skip::run(skip).await,
-        Command::Recover(recover) => recover::recover(recover).await,
-        Command::Replan(settings) => replan::run(settings).await,
+        Command::Recover(recover) => recovery::recover(recover).await,
+        Command::Replan(settings) => recovery::replan(settings).await,
         Command::Openapi => verbs::openapi(),
         Command::Demo(demo) => demo::run(demo).await,
         Command::Config(config) => verbs::config(&config),

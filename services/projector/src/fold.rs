@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use domain::ids::{ClientNo, MailingNo};
 use domain::status::{Standing, Status};
 use events::{Kind, StatusEvent};
 use store::projection::{MessageRow, SettledRounds, StepRow};
@@ -12,14 +13,14 @@ use store::projection::{MessageRow, SettledRounds, StepRow};
 /// What a batch writes.
 #[derive(Debug, Default)]
 pub(crate) struct Fold {
-    rows: BTreeMap<(i64, i64), Folded>,
+    rows: BTreeMap<(MailingNo, ClientNo), Folded>,
     /// In the order in which they were read.
     pub(crate) steps: Vec<StepRow>,
     /// What is added to a mailing's rows by partition and status. A status that was only passed through is here with 0: it
     /// leaves a count of 0 whether it shared a batch with the next one or not.
-    pub(crate) counts: BTreeMap<(i64, i32, String), i64>,
+    pub(crate) counts: BTreeMap<(MailingNo, i32, String), i64>,
     /// What is added to a mailing's settled rounds by partition.
-    pub(crate) settled_rounds: BTreeMap<(i64, i32), SettledRounds>,
+    pub(crate) settled_rounds: BTreeMap<(MailingNo, i32), SettledRounds>,
 }
 
 #[derive(Debug)]
@@ -52,8 +53,8 @@ impl Fold {
         });
         let row = &mut folded.row;
         if standing(row).is_replaced_by(&event.standing()) {
-            if row.status != event.status.as_str() {
-                *self.counts.entry(count(&row.status)).or_default() -= 1;
+            if row.status != event.status {
+                *self.counts.entry(count(row.status.as_str())).or_default() -= 1;
                 *self.counts.entry(count(event.status.as_str())).or_default() += 1;
             }
             show(row, event);
@@ -79,12 +80,7 @@ fn above_the_first(round: i32) -> i64 {
 }
 
 fn standing(row: &MessageRow) -> Standing {
-    Standing {
-        round: row.round,
-        status: Status::from(row.status.clone()),
-        attempt: row.attempts,
-        not_before: row.not_before,
-    }
+    Standing { round: row.round, status: row.status.clone(), attempt: row.attempts, not_before: row.not_before }
 }
 
 fn first_row(event: &StatusEvent) -> MessageRow {
@@ -92,7 +88,7 @@ fn first_row(event: &StatusEvent) -> MessageRow {
         mailing_no: event.message_id.mailing_no(),
         client_no: event.message_id.client_no(),
         client_id: event.client_id,
-        status: event.status.as_str().to_owned(),
+        status: event.status.clone(),
         reason: event.reason.as_ref().map(|reason| reason.as_str().to_owned()),
         round: event.round,
         settled_round: 0,
@@ -118,7 +114,7 @@ fn step_row(partition: i32, offset: i64, event: &StatusEvent) -> StepRow {
         status_offset: offset,
         round: event.round,
         attempt: event.attempt,
-        status: event.status.as_str().to_owned(),
+        status: event.status.clone(),
         reason: event.reason.as_ref().map(|reason| reason.as_str().to_owned()),
         code: event.code,
         latency_ms: event.latency_ms,

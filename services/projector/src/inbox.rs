@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use chrono::SubsecRound;
 use events::StatusEvent;
 use kafka::{Commit, Intake};
-use store::projection::OffsetMove;
+use store::projection::{OffsetMove, Seen};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -238,10 +239,13 @@ impl Inbox {
         items.retain(|item| current(item).is_some());
         let mut moves: Vec<OffsetMove> = Vec::new();
         for item in items.iter() {
-            let to = item.offset + 1;
-            match moves.last_mut().filter(|step| step.partition == item.partition) {
-                Some(step) => step.to = to,
-                None => moves.push(OffsetMove { partition: item.partition, from: current(item).flatten(), to }),
+            let (partition, to) = (item.partition, item.offset + 1);
+            if moves.last().is_none_or(|step| step.partition != partition) {
+                moves.push(OffsetMove { partition, from: current(item).flatten(), to, seen: None });
+            }
+            if let Some(step) = moves.last_mut() {
+                step.to = to;
+                step.seen = item.event.as_ref().map(|event| seen(item.offset, event)).or(step.seen);
             }
         }
         if moves.is_empty() {
@@ -305,6 +309,11 @@ impl Inbox {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn seen(offset: i64, event: &StatusEvent) -> Seen {
+    // Postgres keeps microseconds.
+    Seen { offset, message: event.message_id, at: event.occurred_at.trunc_subsecs(6) }
 }
 
 fn commits<'a>(partitions: impl Iterator<Item = (&'a i32, &'a Partition)>) -> Vec<Commit> {

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
+use domain::ids::{MailingNo, MessageId};
 use events::DeadLetter;
 use kafka::DeadLetters;
 use runtime::health::{Heartbeat, Readiness};
@@ -29,7 +30,7 @@ pub(crate) struct Writer {
     pub(crate) pool: PgPool,
     pub(crate) dead_letters: Arc<DeadLetters>,
     pub(crate) topic: String,
-    pub(crate) mailings: HashMap<i64, Uuid>,
+    pub(crate) mailings: HashMap<MailingNo, Uuid>,
     pub(crate) postgres: Readiness,
     pub(crate) beat: Heartbeat,
     pub(crate) metrics: Metrics,
@@ -93,7 +94,7 @@ impl Writer {
             self.mailings.clear();
         }
         let numbers = items.iter().filter_map(|item| Some(item.event.as_ref()?.message_id.mailing_no()));
-        let mut unknown: Vec<i64> = numbers.filter(|number| !self.mailings.contains_key(number)).collect();
+        let mut unknown: Vec<MailingNo> = numbers.filter(|number| !self.mailings.contains_key(number)).collect();
         unknown.sort_unstable();
         unknown.dedup();
         let mut pause = SHORTEST_PAUSE;
@@ -165,11 +166,10 @@ impl Writer {
         }
         runtime::crash_point!("project::moved");
         let events = || items.iter().filter_map(|item| Some((item, item.event.as_ref()?)));
-        let mut keys: Vec<(i64, i64)> =
-            events().map(|(_, event)| (event.message_id.mailing_no(), event.message_id.client_no())).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        let mut fold = Fold::over(projection::lock_messages(&mut transaction, &keys).await?);
+        let mut messages: Vec<MessageId> = events().map(|(_, event)| event.message_id).collect();
+        messages.sort_unstable();
+        messages.dedup();
+        let mut fold = Fold::over(projection::lock_messages(&mut transaction, &messages).await?);
         for (item, event) in events() {
             fold.apply(item.partition, item.offset, event);
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use domain::database::{DatabaseMark, check};
+use domain::mark::{DatabaseMark, check};
 use kafka::{Cluster, DeadLetters};
 use runtime::health::{Health, Readiness};
 use sqlx::pool::PoolConnection;
@@ -31,7 +31,7 @@ impl SchedulerContext {
     /// A connection to plan by. Fails when Postgres is older than Kafka.
     pub(crate) async fn db(&self) -> Result<PoolConnection<Postgres>, Trouble> {
         let mut db = self.pool.acquire().await?;
-        let found = store::database::mark(&mut db).await?;
+        let found = store::mark::read(&mut db).await?;
         check(self.known.borrow().as_ref(), &found)?;
         Ok(db)
     }

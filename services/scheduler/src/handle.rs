@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use domain::ids::Version;
 use events::MailingEvent;
 use kafka::Moment;
 use runtime::health::Heartbeat;
@@ -26,7 +27,7 @@ struct HandleState {
     woken: bool,
     position: i64,
     /// Versions whose event was read.
-    published: HashMap<Uuid, i64>,
+    published: HashMap<Uuid, Version>,
     /// When the newest acknowledged commit was sent.
     confirmed: Option<Moment>,
 }
@@ -77,7 +78,7 @@ impl ShardHandle {
         self.update(|state| state.confirmed = Some(sent));
     }
 
-    pub(crate) fn has_published(&self, mailing: Uuid, version: i64) -> bool {
+    pub(crate) fn has_published(&self, mailing: Uuid, version: Version) -> bool {
         let state = self.state.lock().expect("not poisoned");
         state.published.get(&mailing).is_some_and(|published| *published >= version)
     }

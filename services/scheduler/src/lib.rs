@@ -28,7 +28,7 @@ mod page;
 mod planning;
 mod producer;
 mod progress;
-mod replan;
+mod recovery;
 mod shard;
 mod trouble;
 
@@ -42,7 +42,7 @@ use runtime::Service;
 use sqlx::PgPool;
 use tokio::sync::watch;
 
-pub use replan::{Replanned, replan};
+pub use recovery::{Recovered, Replanned, recover, replan};
 
 /// A dead planner stalls every reader of message-events until its successor begins, so its shards move soon.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(6);

@@ -2,13 +2,13 @@
 
 use chrono::{DateTime, Utc};
 use domain::conveyor::next_span;
-use domain::ids::{MessageId, partition};
-use domain::mailing::Delivery;
+use domain::ids::{ClientNo, MessageId};
 use events::topics::{Topic, Topics};
 use events::{EncodeError, MessageEvent, ProgressRecord, encode};
 use kafka::Outgoing;
 use sqlx::PgConnection;
-use store::planning::{LiveMailing, PageClient, page_clients};
+use store::mailings::MailingRow;
+use store::planning::{ClientRange, PageClient, page_clients};
 
 /// A page stays small in bytes too, because an open transaction holds up every reader.
 pub(crate) const MAX_BYTES: usize = 2 * 1024 * 1024;
@@ -36,12 +36,11 @@ pub(crate) struct Extent {
 pub(crate) async fn read(
     db: &mut PgConnection,
     topics: &Topics,
-    mailing: &LiveMailing,
+    mailing: &MailingRow,
     progress: &ProgressRecord,
     Extent { clients: limit, mut span }: Extent,
     now: DateTime<Utc>,
 ) -> anyhow::Result<Page> {
-    let filter = (mailing.operator_codes.as_slice(), mailing.tags.as_slice());
     let mut page = Page { messages: Vec::new(), progress: progress.clone(), span };
     let (mut bytes, mut ranges) = (0, 0);
     while page.progress.cursor < progress.audience_max
@@ -49,10 +48,11 @@ pub(crate) async fn read(
         && bytes < MAX_BYTES
         && ranges < MAX_RANGES
     {
-        let up_to = (page.progress.cursor + span).min(progress.audience_max);
+        let after = page.progress.cursor;
+        let up_to = ClientNo::from(after.get() + span).min(progress.audience_max);
         let wanted = limit - page.messages.len() as u64;
-        let clients =
-            page_clients(db, filter, (page.progress.cursor, up_to), i64::try_from(wanted).unwrap_or(i64::MAX)).await?;
+        let range = ClientRange { after, up_to };
+        let clients = page_clients(db, mailing.filter(), range, i64::try_from(wanted).unwrap_or(i64::MAX)).await?;
         span = next_span(span, clients.len() as u64, limit);
         ranges += 1;
         // Fewer than asked for: there are no more in the range.
@@ -61,7 +61,7 @@ pub(crate) async fn read(
             let payload = encode(&message(mailing, client, 1, now)?)?;
             bytes += payload.len();
             let id = MessageId::new(mailing.mailing_no, client.client_no)?;
-            let number = partition(client.client_no, topics.partitions(Topic::MessageEvents));
+            let number = client.client_no.partition(topics.partitions(Topic::MessageEvents));
             page.messages.push((number, id, payload));
             page.progress.cursor = client.client_no;
             if bytes >= MAX_BYTES {
@@ -104,7 +104,7 @@ pub(crate) fn progress_record<'a>(
 }
 
 pub(crate) fn message(
-    mailing: &LiveMailing,
+    mailing: &MailingRow,
     client: &PageClient,
     round: i32,
     now: DateTime<Utc>,
@@ -114,12 +114,12 @@ pub(crate) fn message(
         mailing_id: mailing.id,
         mailing_version: mailing.version,
         client_id: client.id,
-        phone: Some(client.phone_number),
+        phone: Some(client.phone),
         text: Some(mailing.text.as_str().into()),
-        operator_code: client.mobile_operator_code,
+        operator_code: client.operator_code,
         ends_at: mailing.ends_at,
         window: None,
-        delivery: Delivery::from(mailing.delivery.clone()),
+        delivery: mailing.delivery.clone(),
         round,
         attempts: 0,
         planned_at: now,

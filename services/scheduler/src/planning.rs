@@ -6,13 +6,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};
+use domain::ids::{ClientNo, MailingNo, Shard};
 use domain::mailing::State;
 use domain::planning::{PlanningFacts, Step, Wait, next_step};
 use events::topics::Topic;
 use events::{DatabaseRecord, ProgressRecord};
 use kafka::TransactionalProducer;
 use sqlx::Connection;
-use store::planning::{self as rows, LiveMailing, Mirror};
+use store::mailings::MailingRow;
+use store::planning::{self as rows, LiveMailingRow, Mirror};
 use uuid::Uuid;
 
 use crate::context::SchedulerContext;
@@ -41,7 +43,7 @@ pub(crate) struct Planner {
     /// The proofs begun for mailings that wait for their last statuses.
     drains: HashMap<Uuid, Drain>,
     /// The mailing that got the last page. The next turn is another's.
-    last_paged: i64,
+    last_paged: MailingNo,
     /// The shard was confirmed to be ours just before the progress was read; holds for the first sweep.
     confirmed: bool,
 }
@@ -66,7 +68,7 @@ impl Planner {
             spans: HashMap::new(),
             mirrors: HashMap::new(),
             drains: HashMap::new(),
-            last_paged: 0,
+            last_paged: MailingNo::default(),
             confirmed,
         }
     }
@@ -78,10 +80,10 @@ impl Planner {
         let horizon = now + 2 * IDLE;
         let mut live = context.runtime.block_on(async {
             let mut db = context.db().await?;
-            Ok::<_, Trouble>(rows::live_mailings(&mut db, shard, horizon).await?)
+            Ok::<_, Trouble>(rows::live_mailings(&mut db, Shard::from(shard), horizon).await?)
         })?;
         // A page may take all the room there is.
-        let behind = live.partition_point(|mailing| mailing.mailing_no <= self.last_paged);
+        let behind = live.partition_point(|mailing| mailing.row.mailing_no <= self.last_paged);
         live.rotate_left(behind);
         let mut pause = IDLE;
         for mailing in &live {
@@ -96,22 +98,23 @@ impl Planner {
     }
 
     /// Does the mailing's next step. Returns how soon it is to be looked at again.
-    fn turn(&mut self, mailing: &LiveMailing) -> Result<Duration, Trouble> {
+    fn turn(&mut self, live: &LiveMailingRow) -> Result<Duration, Trouble> {
         let context = Arc::clone(&self.context);
+        let mailing = &live.row;
         let progress = self.progress.get(&mailing.id);
-        let planning = mailing.state == State::Running.as_str() && progress.is_some_and(|progress| !progress.complete);
+        let planning = mailing.state == State::Running && progress.is_some_and(|progress| !progress.complete);
         let room = if planning { context.conveyor.room()? } else { None };
         let now = Utc::now();
         let facts = PlanningFacts {
-            state: State::from(mailing.state.clone()),
+            state: mailing.state.clone(),
             starts_at: mailing.starts_at,
             ends_at: mailing.ends_at,
-            published: self.is_published(mailing),
+            published: self.is_published(live),
             // Proved in an earlier sweep: the row, with its settled rounds, was read since.
             drained: self.drains.get(&mailing.id).is_some_and(Drain::is_over),
-            settled: mailing.settled,
-            settled_again: mailing.settled_again,
-            due_at: mailing.due_at,
+            settled: live.settled,
+            settled_again: live.settled_again,
+            due_at: live.due_at,
             paged: true,
         };
         let clients = room.as_ref().map(|room| room.clients);
@@ -134,7 +137,7 @@ impl Planner {
                     room.used(planned);
                 }
                 self.last_paged = mailing.mailing_no;
-                self.mirror(mailing, None)?;
+                self.mirror(live, None)?;
                 Ok(Duration::ZERO)
             }
             // Nothing is held yet.
@@ -149,7 +152,7 @@ impl Planner {
                     let drain = self.drains.entry(mailing.id).or_insert_with(Drain::new);
                     drain.look(&context.conveyor.view, &context.pool, &context.runtime);
                 }
-                self.mirror(mailing, Some(wait))?;
+                self.mirror(live, Some(wait))?;
                 Ok(pause)
             }
             Step::Finish => {
@@ -176,30 +179,30 @@ impl Planner {
     }
 
     /// Pauses the mailing until an operator looks at it.
-    fn pause(&mut self, mailing: &LiveMailing, reason: &str) -> Result<Duration, Trouble> {
+    fn pause(&mut self, mailing: &MailingRow, reason: &str) -> Result<Duration, Trouble> {
         tracing::error!(mailing.id = %mailing.id, reason, "a mailing is paused");
         self.write(async |db| rows::set_paused(db, mailing.mailing_no, mailing.version, reason).await)?;
         self.context.metrics.paused.inc();
         Ok(IDLE)
     }
 
-    fn is_published(&self, mailing: &LiveMailing) -> bool {
-        !mailing.in_outbox || self.handle.has_published(mailing.id, mailing.version)
+    fn is_published(&self, live: &LiveMailingRow) -> bool {
+        !live.in_outbox || self.handle.has_published(live.row.id, live.row.version)
     }
 
     /// Commits the first progress record, and only then sets the mailing running. A progress that an earlier owner has
     /// moved is kept.
-    fn start(&mut self, mailing: &LiveMailing, now: DateTime<Utc>) -> Result<(), Trouble> {
-        if self.progress.get(&mailing.id).is_none_or(|progress| progress.cursor == 0) {
+    fn start(&mut self, mailing: &MailingRow, now: DateTime<Utc>) -> Result<(), Trouble> {
+        if self.progress.get(&mailing.id).is_none_or(|progress| progress.cursor == ClientNo::default()) {
             // The mark is raised behind it: a state without one of these clients has a lower one.
             let (audience_max, mark) =
-                self.write(async |db| Ok((rows::highest_client_no(db).await?, store::database::next_mark(db).await?)))?;
+                self.write(async |db| Ok((rows::highest_client_no(db).await?, store::mark::next(db).await?)))?;
             let progress = ProgressRecord {
                 mailing_id: mailing.id,
                 mailing_no: mailing.mailing_no,
                 audience_max,
-                cursor: 0,
-                complete: audience_max == 0,
+                cursor: ClientNo::default(),
+                complete: audience_max == ClientNo::default(),
                 planned: 0,
                 emitted: 0,
                 again: 0,
@@ -219,15 +222,14 @@ impl Planner {
     }
 
     /// Counts in the background, because planning doesn't wait for a figure that is only shown.
-    fn count_audience(&self, mailing: &LiveMailing) {
+    fn count_audience(&self, mailing: &MailingRow) {
         let (context, mailing) = (Arc::clone(&self.context), mailing.clone());
-        let up_to = self.progress.get(&mailing.id).map_or(0, |progress| progress.audience_max);
+        let up_to = self.progress.get(&mailing.id).map_or(ClientNo::default(), |progress| progress.audience_max);
         let runtime = context.runtime.clone();
         runtime.spawn(async move {
             let count = async {
                 let mut db = context.pool.acquire().await?;
-                let filter = (mailing.operator_codes.as_slice(), mailing.tags.as_slice());
-                let audience = rows::count_audience(&mut db, filter, up_to).await?;
+                let audience = rows::count_audience(&mut db, mailing.filter(), up_to).await?;
                 rows::write_audience_estimate(&mut db, mailing.mailing_no, audience).await
             };
             if let Err(error) = count.await {
@@ -237,7 +239,7 @@ impl Planner {
     }
 
     /// Plans one page. Returns how many clients it had.
-    fn page(&mut self, mailing: &LiveMailing, clients: u64, now: DateTime<Utc>) -> Result<u64, Trouble> {
+    fn page(&mut self, mailing: &MailingRow, clients: u64, now: DateTime<Utc>) -> Result<u64, Trouble> {
         let context = Arc::clone(&self.context);
         let progress = self.progress.get(&mailing.id).context("a page needs progress")?.clone();
         let extent = Extent { clients, span: self.spans.get(&mailing.id).copied().unwrap_or(FIRST_SPAN) };
@@ -263,14 +265,15 @@ impl Planner {
     }
 
     /// Shows how far the mailing is, at most every 100 ms, and at once when it is complete.
-    fn mirror(&mut self, mailing: &LiveMailing, wait: Option<Wait>) -> Result<(), Trouble> {
+    fn mirror(&mut self, live: &LiveMailingRow, wait: Option<Wait>) -> Result<(), Trouble> {
+        let mailing = &live.row;
         let Some(progress) = self.progress.get(&mailing.id) else { return Ok(()) };
         let mirror = Mirror {
             planned: progress.planned,
             emitted: progress.emitted,
-            again: 0,
+            again: progress.again,
             complete: progress.complete,
-            waiting_for: wait.map(String::from),
+            waiting_for: wait,
         };
         let shown = self.mirrors.get(&mailing.id);
         let fresh = shown.is_some_and(|(at, shown)| {
@@ -282,17 +285,17 @@ impl Planner {
         let first = shown.is_none();
         self.write(async |db| rows::write_mirror(db, mailing.mailing_no, &mirror).await)?;
         self.mirrors.insert(mailing.id, (Instant::now(), mirror));
-        if first && !mailing.counted {
+        if first && !live.counted {
             self.count_audience(mailing);
         }
         Ok(())
     }
 
     /// Finishes the mailing and its mirror in one transaction: a reader that sees it finished sees all of it planned.
-    fn finish(&mut self, mailing: &LiveMailing, now: DateTime<Utc>) -> Result<(), Trouble> {
+    fn finish(&mut self, mailing: &MailingRow, now: DateTime<Utc>) -> Result<(), Trouble> {
         let Some(progress) = self.progress.get(&mailing.id) else { return Ok(()) };
-        let (planned, emitted) = (progress.planned, progress.emitted);
-        let mirror = Mirror { planned, emitted, again: 0, complete: true, waiting_for: None };
+        let (planned, emitted, again) = (progress.planned, progress.emitted, progress.again);
+        let mirror = Mirror { planned, emitted, again, complete: true, waiting_for: None };
         let context = &self.context;
         let finished = context.runtime.block_on(async {
             let mut db = context.db().await?;

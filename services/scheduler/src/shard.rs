@@ -112,8 +112,8 @@ impl Owned {
                     self.context.planning.not_ready(format!("Postgres: {error}"));
                     planning::IDLE
                 }
-                Err(Trouble::Doubt(doubt)) => {
-                    self.context.planning.not_ready(doubt.to_string());
+                Err(Trouble::Mismatch(mismatch)) => {
+                    self.context.planning.not_ready(mismatch.to_string());
                     planning::IDLE
                 }
                 Err(Trouble::Other(error)) => return Err(error),

@@ -1,13 +1,13 @@
 //! What stops planning.
 
-use domain::database::Doubt;
+use domain::mark::Mismatch;
 
 /// Why a sweep over the mailings was broken off.
 pub(crate) enum Trouble {
     /// Postgres can't be asked; nothing is lost and nothing is open.
     Postgres(sqlx::Error),
     /// Postgres isn't known to be the right one.
-    Doubt(Doubt),
+    Mismatch(Mismatch),
     /// The outcome of a transaction is open.
     Other(anyhow::Error),
 }
@@ -18,9 +18,9 @@ impl From<sqlx::Error> for Trouble {
     }
 }
 
-impl From<Doubt> for Trouble {
-    fn from(doubt: Doubt) -> Self {
-        Self::Doubt(doubt)
+impl From<Mismatch> for Trouble {
+    fn from(mismatch: Mismatch) -> Self {
+        Self::Mismatch(mismatch)
     }
 }
 

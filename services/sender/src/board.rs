@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use domain::delivery::MailingOrder;
+use domain::ids::Version;
 use events::topics::Topic;
 use events::{MailingEvent, decode};
 use kafka::{Isolation, Moment, Record, TableReader};
@@ -60,14 +61,14 @@ impl Board {
     }
 
     /// The mailing, if the board holds it at `version` or higher.
-    pub(crate) fn at_least(&self, mailing: Uuid, version: i64) -> Option<MailingOrder> {
+    pub(crate) fn at_least(&self, mailing: Uuid, version: Version) -> Option<MailingOrder> {
         let mailings = self.mailings.read().expect("not poisoned");
         let known = mailings.get(&mailing)?.borrow();
         known.as_ref().filter(|known| known.version >= version).cloned()
     }
 
     /// Waits until it does.
-    pub(crate) async fn wait(&self, mailing: Uuid, version: i64) -> MailingOrder {
+    pub(crate) async fn wait(&self, mailing: Uuid, version: Version) -> MailingOrder {
         if let Some(order) = self.at_least(mailing, version) {
             return order;
         }
@@ -225,7 +226,7 @@ mod tests {
 
     fn event(mailing: Uuid, version: i64) -> MailingEvent {
         let example = include_bytes!("../../../kafka/examples/mailing-events.v1/scheduled.json");
-        MailingEvent { mailing_id: mailing, version, ..decode(Some(example)).unwrap() }
+        MailingEvent { mailing_id: mailing, version: version.into(), ..decode(Some(example)).unwrap() }
     }
 
     fn board() -> (Board, IntGauge) {
@@ -239,17 +240,17 @@ mod tests {
         let mailing = Uuid::from_u128(1);
         board.take(&event(mailing, 4));
         {
-            let mut wait = std::pin::pin!(board.wait(mailing, 5));
+            let mut wait = std::pin::pin!(board.wait(mailing, 5.into()));
             assert!(wait.as_mut().now_or_never().is_none());
             assert_eq!(waiting.get(), 1);
             board.take(&event(Uuid::from_u128(2), 9));
             assert!(wait.as_mut().now_or_never().is_none());
             board.take(&event(mailing, 6));
-            assert_eq!(wait.await.version, 6);
+            assert_eq!(wait.await.version, 6.into());
         }
         assert_eq!(waiting.get(), 0);
         board.take(&event(mailing, 5));
-        assert_eq!(board.at_least(mailing, 1).unwrap().version, 6, "a lower version changes nothing");
+        assert_eq!(board.at_least(mailing, 1.into()).unwrap().version, 6.into(), "a lower version changes nothing");
     }
 
     #[tokio::test]
@@ -257,7 +258,7 @@ mod tests {
         let (board, _) = board();
         let before = Instant::now();
         let mailing = Uuid::from_u128(1);
-        let mut wait = Box::pin(board.wait(mailing, 1));
+        let mut wait = Box::pin(board.wait(mailing, 1.into()));
         assert!(wait.as_mut().now_or_never().is_none());
         assert_eq!(board.missing_since(before), None, "not long enough");
         let reason = board.missing_since(Instant::now()).unwrap();

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use domain::client::OperatorCode;
 use domain::decision::Access;
 use domain::delivery::Outcome;
+use domain::ids::MailingNo;
 use domain::lane::Pass;
 use domain::status::Reason;
 use domain::traffic::{Place, Traffic, Turn};
@@ -62,9 +63,9 @@ impl Lanes {
     }
 
     /// Puts a message into the queue.
-    pub(crate) fn join(self: &Arc<Self>, code: OperatorCode, mailing_no: i64) -> Ticket {
+    pub(crate) fn join(self: &Arc<Self>, code: OperatorCode, mailing_no: MailingNo) -> Ticket {
         let (go, leave) = oneshot::channel();
-        let place = self.traffic().join(code, mailing_no, go);
+        let place = self.traffic().join(code, mailing_no.get(), go);
         self.changed.notify_one();
         Ticket { lanes: Arc::clone(self), place, leave }
     }
@@ -203,7 +204,7 @@ mod tests {
     async fn a_closed_lane_lets_one_go_to_probe_and_tells_the_unkept() {
         let lanes = Lanes::new(4);
         let stop = CancellationToken::new();
-        let mut tickets: Vec<Ticket> = (0..20).map(|_| lanes.join(code(900), 7)).collect();
+        let mut tickets: Vec<Ticket> = (0..20).map(|_| lanes.join(code(900), 7.into())).collect();
         close(&lanes, 901).await;
         let unkept = tickets.split_off(domain::traffic::KEPT);
         for mut ticket in unkept {
@@ -219,7 +220,7 @@ mod tests {
     #[tokio::test]
     async fn a_leave_that_nobody_takes_is_given_to_the_next() {
         let lanes = Lanes::new(1);
-        let (first, mut second) = (lanes.join(code(900), 7), lanes.join(code(900), 7));
+        let (first, mut second) = (lanes.join(code(900), 7.into()), lanes.join(code(900), 7.into()));
         let stop = CancellationToken::new();
         let letting_go = tokio::spawn(Arc::clone(&lanes).let_go(stop.clone()));
         // The first has the only place by now; dropped without having looked it gives it back.

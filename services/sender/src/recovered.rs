@@ -163,7 +163,7 @@ pub(crate) mod tests {
     pub(crate) fn status(source: i64, kind: Kind, attempt: i32) -> StatusEvent {
         let now: DateTime<Utc> = "2026-05-01T12:00:00Z".parse().unwrap();
         StatusEvent {
-            message_id: MessageId::new(1, source + 1).unwrap(),
+            message_id: MessageId::new(1.into(), (source + 1).into()).unwrap(),
             mailing_id: uuid::Uuid::nil(),
             client_id: uuid::Uuid::nil(),
             round: 1,
@@ -187,9 +187,9 @@ pub(crate) mod tests {
     pub(crate) fn message(source: i64) -> MessageEvent {
         let now: DateTime<Utc> = "2026-05-01T12:00:00Z".parse().unwrap();
         MessageEvent {
-            message_id: MessageId::new(1, source + 1).unwrap(),
+            message_id: MessageId::new(1.into(), (source + 1).into()).unwrap(),
             mailing_id: uuid::Uuid::nil(),
-            mailing_version: 1,
+            mailing_version: 1.into(),
             client_id: uuid::Uuid::nil(),
             phone: Some(79_161_234_567),
             text: Some("A text".into()),
@@ -279,7 +279,8 @@ pub(crate) mod tests {
         let mut statuses = Statuses::above(MessageOffset(0));
         statuses.add(&status(7, Kind::Settled, 1));
         statuses.add(&status(8, Kind::Open, 1));
-        let other = |offset| MessageEvent { message_id: MessageId::new(2, 77).unwrap(), ..message(offset) };
+        let other =
+            |offset| MessageEvent { message_id: MessageId::new(2.into(), 77.into()).unwrap(), ..message(offset) };
         assert!(!statuses.has_settled(MessageOffset(7), &other(7)));
         assert_eq!(statuses.take(MessageOffset(8), &other(8)), None);
     }

@@ -253,7 +253,7 @@ mod tests {
         let mut merge = Merge::from(MessageOffset(0));
         merge.open(
             MessageOffset(0),
-            &MessageEvent { message_id: MessageId::new(2, 7).unwrap(), ..message(0) },
+            &MessageEvent { message_id: MessageId::new(2.into(), 7.into()).unwrap(), ..message(0) },
             StatusOffset(4),
         );
         merge.read_to = MessageOffset(1);

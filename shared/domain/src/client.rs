@@ -2,16 +2,16 @@
 
 use std::fmt;
 
-/// A phone number in the provider's country: `7` and ten digits. `Debug` and `Display` hide it; see [`PhoneNumber::digits`].
+/// A phone number in the provider's country: `7` and ten digits. `Debug` and `Display` hide it; see [`Phone::digits`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct PhoneNumber(i64);
+pub struct Phone(i64);
 
 /// Why a client's field is refused; its text says what is expected and never repeats the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidClient {
     /// Not `7XXXXXXXXXX`.
     #[error("must be 7 and ten more digits, as in 79161234567")]
-    PhoneNumber,
+    Phone,
     /// Not 900–999.
     #[error("must be a number from 900 to 999")]
     OperatorCode,
@@ -23,14 +23,14 @@ pub enum InvalidClient {
     TimeZone,
 }
 
-impl PhoneNumber {
+impl Phone {
     /// Reads `7XXXXXXXXXX`; nothing is trimmed or guessed.
     pub fn parse(text: &str) -> Result<Self, InvalidClient> {
         let valid = text.len() == 11 && text.starts_with('7') && text.bytes().all(|byte| byte.is_ascii_digit());
         if !valid {
-            return Err(InvalidClient::PhoneNumber);
+            return Err(InvalidClient::Phone);
         }
-        text.parse().map(Self).map_err(|_| InvalidClient::PhoneNumber)
+        text.parse().map(Self).map_err(|_| InvalidClient::Phone)
     }
 
     /// The number as the provider and the table take it.
@@ -44,7 +44,7 @@ impl PhoneNumber {
     }
 }
 
-impl fmt::Debug for PhoneNumber {
+impl fmt::Debug for Phone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("7**********")
     }
@@ -122,22 +122,22 @@ mod tests {
 
     #[test]
     fn a_phone_number_is_seven_and_ten_digits() {
-        assert_eq!(PhoneNumber::parse("79161234567").map(PhoneNumber::digits), Ok(79_161_234_567));
+        assert_eq!(Phone::parse("79161234567").map(Phone::digits), Ok(79_161_234_567));
         for text in ["", "7916123456", "791612345678", "89161234567", "+7916123456", "7916123456x", "７9161234567"] {
-            assert_eq!(PhoneNumber::parse(text), Err(InvalidClient::PhoneNumber), "{text:?}");
+            assert_eq!(Phone::parse(text), Err(InvalidClient::Phone), "{text:?}");
         }
     }
 
     #[test]
     fn the_operator_code_is_read_from_the_phone_number() {
-        let code = |text| PhoneNumber::parse(text).unwrap().operator_code().map(OperatorCode::get);
+        let code = |text| Phone::parse(text).unwrap().operator_code().map(OperatorCode::get);
         assert_eq!(code("79161234567"), Ok(916));
         assert_eq!(code("74951234567"), Err(InvalidClient::OperatorCode));
     }
 
     #[test]
     fn a_phone_number_is_never_printed() {
-        assert_eq!(format!("{:?}", PhoneNumber::parse("79161234567").unwrap()), "7**********");
+        assert_eq!(format!("{:?}", Phone::parse("79161234567").unwrap()), "7**********");
     }
 
     #[test]

@@ -175,7 +175,7 @@ mod tests {
     }
 
     fn order(state: State) -> MailingOrder {
-        MailingOrder { version: 1, state, ends_at: planned_at() + SECOND * 30 }
+        MailingOrder { version: 1.into(), state, ends_at: planned_at() + SECOND * 30 }
     }
 
     fn settle(status: Status, reason: Reason) -> Decision {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
+use crate::ids::Version;
 use crate::mailing::{Delivery, State};
 use crate::status::{Reason, Status};
 
@@ -11,7 +12,7 @@ use crate::status::{Reason, Status};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MailingOrder {
     /// The version of the event.
-    pub version: i64,
+    pub version: Version,
     /// The mailing's state.
     pub state: State,
     /// No call begins at or after.
@@ -175,7 +176,7 @@ mod tests {
     #[test]
     fn no_call_begins_at_the_end_or_after_a_cancel() {
         let end: DateTime<Utc> = "2026-05-01T12:00:00Z".parse().unwrap();
-        let order = |state| MailingOrder { version: 1, state, ends_at: end };
+        let order = |state| MailingOrder { version: 1.into(), state, ends_at: end };
         let before = end - chrono::Duration::microseconds(1);
         assert_eq!(permit(&order(State::Running), before), Permit::Call);
         assert_eq!(permit(&order(State::Running), end), Permit::Settle(Status::Expired, Reason::Ended));

@@ -5,6 +5,72 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+/// Defines a number that does nothing but identify: none is taken for another.
+macro_rules! number {
+    ($(#[$meta:meta])* $name:ident($inner:ty)) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name($inner);
+
+        impl $name {
+            /// The number as tables and topics hold it.
+            pub const fn get(self) -> $inner {
+                self.0
+            }
+        }
+
+        impl From<$inner> for $name {
+            fn from(number: $inner) -> Self {
+                Self(number)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+number! {
+    /// A mailing's internal number, 1 to 2^30 − 1. The default, 0, is below every mailing.
+    MailingNo(i64)
+}
+number! {
+    /// A client's internal number, 1 to 2^33 − 1. The default, 0, is below every client: a walk begins there.
+    ClientNo(i64)
+}
+number! {
+    /// A partition of mailing-events, and all mailings in it.
+    Shard(i32)
+}
+number! {
+    /// A mailing's version: at least one more than the one before, and never less than the database clock in µs.
+    Version(i64)
+}
+
+impl MailingNo {
+    /// The shard in which the mailing is planned.
+    pub fn shard(self, shards: u32) -> Shard {
+        Shard(partition(self.0, shards))
+    }
+}
+
+impl ClientNo {
+    /// The partition of message-events, and of status-events, in which all records of the client's messages meet.
+    pub fn partition(self, partitions: u32) -> i32 {
+        partition(self.0, partitions)
+    }
+}
+
 const CLIENT_BITS: u32 = 33;
 const MAX_CLIENT_NO: i64 = (1 << CLIENT_BITS) - 1;
 const MAX_MAILING_NO: i64 = (1 << 30) - 1;
@@ -23,19 +89,19 @@ pub struct InvalidMessageId;
 
 impl MessageId {
     /// Packs two numbers that the tables' checks keep in range (`client_no` < 2^33, `mailing_no` < 2^30, both positive).
-    pub fn new(mailing_no: i64, client_no: i64) -> Result<Self, InvalidMessageId> {
-        let in_range = (1..=MAX_MAILING_NO).contains(&mailing_no) && (1..=MAX_CLIENT_NO).contains(&client_no);
-        in_range.then_some(Self(mailing_no << CLIENT_BITS | client_no)).ok_or(InvalidMessageId)
+    pub fn new(mailing_no: MailingNo, client_no: ClientNo) -> Result<Self, InvalidMessageId> {
+        let in_range = (1..=MAX_MAILING_NO).contains(&mailing_no.0) && (1..=MAX_CLIENT_NO).contains(&client_no.0);
+        in_range.then_some(Self(mailing_no.0 << CLIENT_BITS | client_no.0)).ok_or(InvalidMessageId)
     }
 
     /// The mailing's internal number.
-    pub fn mailing_no(self) -> i64 {
-        self.0 >> CLIENT_BITS
+    pub fn mailing_no(self) -> MailingNo {
+        MailingNo(self.0 >> CLIENT_BITS)
     }
 
     /// The client's internal number.
-    pub fn client_no(self) -> i64 {
-        self.0 & MAX_CLIENT_NO
+    pub fn client_no(self) -> ClientNo {
+        ClientNo(self.0 & MAX_CLIENT_NO)
     }
 
     /// The id as the provider reads it.
@@ -48,7 +114,7 @@ impl TryFrom<i64> for MessageId {
     type Error = InvalidMessageId;
 
     fn try_from(id: i64) -> Result<Self, InvalidMessageId> {
-        Self::new(id >> CLIENT_BITS, id & MAX_CLIENT_NO)
+        Self::new(MailingNo(id >> CLIENT_BITS), ClientNo(id & MAX_CLIENT_NO))
     }
 }
 
@@ -88,10 +154,8 @@ impl<'de> Deserialize<'de> for MessageId {
     }
 }
 
-/// The partition of a number: a message's from its `client_no`, a mailing's shard from its `mailing_no`.
-///
 /// Numbers of one filter are often evenly spaced; mixing first keeps them from piling up on a few partitions.
-pub fn partition(number: i64, partitions: u32) -> i32 {
+fn partition(number: i64, partitions: u32) -> i32 {
     (mix64(number.cast_unsigned()) % u64::from(partitions)).cast_signed() as i32
 }
 
@@ -112,6 +176,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_message_id_gives_back_its_two_numbers(mailing_no in 1..=MAX_MAILING_NO, client_no in 1..=MAX_CLIENT_NO) {
+            let (mailing_no, client_no) = (MailingNo(mailing_no), ClientNo(client_no));
             let id = MessageId::new(mailing_no, client_no).unwrap();
             prop_assert!(id.get() > 0);
             prop_assert_eq!((id.mailing_no(), id.client_no()), (mailing_no, client_no));
@@ -122,7 +187,7 @@ mod tests {
     #[test]
     fn numbers_out_of_range_are_refused() {
         for (mailing_no, client_no) in [(0, 1), (1, 0), (-1, 1), (MAX_MAILING_NO + 1, 1), (1, MAX_CLIENT_NO + 1)] {
-            assert_eq!(MessageId::new(mailing_no, client_no), Err(InvalidMessageId));
+            assert_eq!(MessageId::new(MailingNo(mailing_no), ClientNo(client_no)), Err(InvalidMessageId));
         }
         for text in ["", "abc", "-5", "+8589934593", "99999999999999999999", "7"] {
             assert_eq!(text.parse::<MessageId>(), Err(InvalidMessageId), "{text:?}");
@@ -131,7 +196,7 @@ mod tests {
 
     #[test]
     fn the_partition_of_a_number_never_changes() {
-        let partitions: Vec<i32> = (1..=8).map(|client_no| partition(client_no, 12)).collect();
+        let partitions: Vec<i32> = (1..=8).map(|client_no| ClientNo(client_no).partition(12)).collect();
         assert_eq!(partitions, [1, 10, 8, 8, 0, 4, 4, 4]);
     }
 

@@ -6,6 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::client::OperatorCode;
 use crate::conveyor::MAX_PAGE;
+use crate::ids::ClientNo;
 use crate::lane::ClosedLanes;
 use crate::mailing::State;
 use crate::status::{Reason, Status};
@@ -42,9 +43,9 @@ pub struct PlanningFacts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// The highest client number when planning started; clients above it are not in the audience.
-    pub audience_max: i64,
+    pub audience_max: ClientNo,
     /// Clients up to this number are planned.
-    pub cursor: i64,
+    pub cursor: ClientNo,
     /// All pages are planned.
     pub complete: bool,
     /// Clients planned.

@@ -4,18 +4,18 @@
 //! the newer. Each wire form is pinned by a golden example under `kafka/examples/`.
 
 mod codec;
-mod database;
 mod dead_letter;
 mod mailing;
+mod mark;
 mod message;
 mod progress;
 mod status;
 pub mod topics;
 
 pub use codec::{DecodeError, EncodeError, Event, MAX_EVENT_BYTES, decode, encode, garbage};
-pub use database::DatabaseRecord;
 pub use dead_letter::DeadLetter;
 pub use mailing::{MailingEvent, MailingFilter};
+pub use mark::DatabaseRecord;
 pub use message::{LocalWindow, MessageEvent};
 pub use progress::{Pass, ProgressRecord};
 pub use status::{Kind, Source, StatusEvent, mask_detail};

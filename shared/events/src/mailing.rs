@@ -1,5 +1,6 @@
 use chrono::{DateTime, Utc};
 use domain::delivery::MailingOrder;
+use domain::ids::{MailingNo, Version};
 use domain::mailing::{Delivery, State};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -10,9 +11,9 @@ pub struct MailingEvent {
     /// The public id; also the record's key.
     pub mailing_id: Uuid,
     /// The internal number, part of the ids of its messages.
-    pub mailing_no: i64,
+    pub mailing_no: MailingNo,
     /// At least one more than before, and never less than the database clock in µs.
-    pub version: i64,
+    pub version: Version,
     /// Its state by the caller's word; the scheduler's own steps (`running`, `finished`) make no version.
     pub state: State,
     /// What is sent.

@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use domain::ids::MessageId;
+use domain::ids::{MessageId, Version};
 use domain::mailing::Delivery;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -15,7 +15,7 @@ pub struct MessageEvent {
     /// The mailing's public id.
     pub mailing_id: Uuid,
     /// The version under which it was planned; a sender decides nothing before its board holds it.
-    pub mailing_version: i64,
+    pub mailing_version: Version,
     /// The client's public id.
     pub client_id: Uuid,
     /// Absent: the client was erased since.

@@ -1,4 +1,5 @@
 use chrono::{DateTime, Utc};
+use domain::ids::{ClientNo, MailingNo};
 use domain::planning::{PassProgress, Progress};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -9,11 +10,11 @@ pub struct ProgressRecord {
     /// Also the record's key. A number's progress under another id belongs to a mailing that a restore has undone.
     pub mailing_id: Uuid,
     /// The internal number.
-    pub mailing_no: i64,
+    pub mailing_no: MailingNo,
     /// Clients above this number are not in the audience.
-    pub audience_max: i64,
+    pub audience_max: ClientNo,
     /// Clients up to this number are planned.
-    pub cursor: i64,
+    pub cursor: ClientNo,
     /// All pages are planned.
     pub complete: bool,
     /// Clients planned.
@@ -38,7 +39,7 @@ pub struct Pass {
     /// Held rows whose `not_before` is later stay.
     pub due_before: DateTime<Utc>,
     /// Clients up to this number are walked.
-    pub cursor: i64,
+    pub cursor: ClientNo,
     /// The walk is over.
     pub done: bool,
 }

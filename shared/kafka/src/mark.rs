@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use domain::database::DatabaseMark;
+use domain::mark::DatabaseMark;
 use events::topics::{Topic, Topics};
 use events::{DatabaseRecord, EncodeError, decode, encode};
 use tokio::sync::watch;

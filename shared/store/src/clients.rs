@@ -1,6 +1,7 @@
 //! The table `clients`.
 
 use chrono::{DateTime, Utc};
+use domain::ids::ClientNo;
 use sqlx::{PgConnection, QueryBuilder};
 use uuid::Uuid;
 
@@ -8,13 +9,14 @@ use uuid::Uuid;
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct ClientRow {
     /// Internal number.
-    pub client_no: i64,
+    #[sqlx(try_from = "i64")]
+    pub client_no: ClientNo,
     /// Public id.
     pub id: Uuid,
     /// The digits.
-    pub phone_number: i64,
+    pub phone: i64,
     /// 900–999.
-    pub mobile_operator_code: i16,
+    pub operator_code: i16,
     /// Its tag.
     pub tag: Option<String>,
     /// IANA name.
@@ -29,9 +31,9 @@ pub struct ClientRow {
 #[derive(Clone, Debug)]
 pub struct ClientValues {
     /// The digits.
-    pub phone_number: i64,
+    pub phone: i64,
     /// 900–999.
-    pub mobile_operator_code: i16,
+    pub operator_code: i16,
     /// Its tag.
     pub tag: Option<String>,
     /// IANA name.
@@ -42,9 +44,9 @@ pub struct ClientValues {
 #[derive(Clone, Debug, Default)]
 pub struct ClientFilter {
     /// The digits.
-    pub phone_number: Option<i64>,
+    pub phone: Option<i64>,
     /// 900–999.
-    pub mobile_operator_code: Option<i16>,
+    pub operator_code: Option<i16>,
     /// The tag.
     pub tag: Option<String>,
 }
@@ -52,8 +54,8 @@ pub struct ClientFilter {
 /// Inserts clients, in one statement. Numbers are drawn for these rows only.
 pub async fn insert(db: &mut PgConnection, clients: &[(Uuid, ClientValues)], now: DateTime<Utc>) -> sqlx::Result<u64> {
     let ids: Vec<Uuid> = clients.iter().map(|(id, _)| *id).collect();
-    let phones: Vec<i64> = clients.iter().map(|(_, client)| client.phone_number).collect();
-    let codes: Vec<i16> = clients.iter().map(|(_, client)| client.mobile_operator_code).collect();
+    let phones: Vec<i64> = clients.iter().map(|(_, client)| client.phone).collect();
+    let codes: Vec<i16> = clients.iter().map(|(_, client)| client.operator_code).collect();
     let tags: Vec<Option<String>> = clients.iter().map(|(_, client)| client.tag.clone()).collect();
     let zones: Vec<String> = clients.iter().map(|(_, client)| client.time_zone.clone()).collect();
     let done = sqlx::query!(
@@ -80,22 +82,22 @@ pub async fn get(db: &mut PgConnection, id: Uuid, lock: bool) -> sqlx::Result<Op
     query.build_query_as().fetch_optional(db).await
 }
 
-const SELECT: &str = "SELECT client_no, id, phone_number, mobile_operator_code, tag, time_zone, created_at, updated_at \
-                      FROM clients WHERE deleted_at IS NULL";
+const SELECT: &str = "SELECT client_no, id, phone_number AS phone, mobile_operator_code AS operator_code, tag, time_zone, \
+                      created_at, updated_at FROM clients WHERE deleted_at IS NULL";
 
 /// Lists clients with a number above `after`, in the order of their numbers.
 pub async fn list(
     db: &mut PgConnection,
     filter: &ClientFilter,
-    after: i64,
+    after: ClientNo,
     limit: i64,
 ) -> sqlx::Result<Vec<ClientRow>> {
     let mut query = QueryBuilder::new(SELECT);
-    query.push(" AND client_no > ").push_bind(after);
-    if let Some(phone_number) = filter.phone_number {
-        query.push(" AND phone_number = ").push_bind(phone_number);
+    query.push(" AND client_no > ").push_bind(after.get());
+    if let Some(phone) = filter.phone {
+        query.push(" AND phone_number = ").push_bind(phone);
     }
-    if let Some(code) = filter.mobile_operator_code {
+    if let Some(code) = filter.operator_code {
         query.push(" AND mobile_operator_code = ").push_bind(code);
     }
     if let Some(tag) = &filter.tag {
@@ -108,16 +110,16 @@ pub async fn list(
 /// Changes one.
 pub async fn update(
     db: &mut PgConnection,
-    client_no: i64,
+    client_no: ClientNo,
     values: &ClientValues,
     now: DateTime<Utc>,
 ) -> sqlx::Result<()> {
     sqlx::query!(
         "UPDATE clients SET phone_number = $2, mobile_operator_code = $3, tag = $4, time_zone = $5, updated_at = $6
          WHERE client_no = $1",
-        client_no,
-        values.phone_number,
-        values.mobile_operator_code,
+        client_no.get(),
+        values.phone,
+        values.operator_code,
         values.tag,
         values.time_zone,
         now,

@@ -3,9 +3,9 @@
 
 pub mod clients;
 mod connect;
-pub mod database;
 pub mod held;
 pub mod mailings;
+pub mod mark;
 pub mod messages;
 pub mod outbox;
 pub mod planning;

@@ -1,6 +1,8 @@
 //! The tables `messages` and `steps`, as they are read.
 
 use chrono::{DateTime, Utc};
+use domain::ids::{ClientNo, MailingNo, MessageId};
+use domain::status::Status;
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
@@ -11,11 +13,11 @@ const SCAN: i64 = 50_000;
 #[derive(Clone, Debug)]
 pub struct MessageView {
     /// The client's number.
-    pub client_no: i64,
+    pub client_no: ClientNo,
     /// The client's public id.
     pub client_id: Uuid,
     /// The status that is shown.
-    pub status: String,
+    pub status: Status,
     /// Why.
     pub reason: Option<String>,
     /// The round in which it was reached.
@@ -26,6 +28,8 @@ pub struct MessageView {
     pub code: Option<i32>,
     /// How long the last attempt took.
     pub latency_ms: Option<i32>,
+    /// The next attempt or round begins no earlier.
+    pub not_before: Option<DateTime<Utc>>,
     /// When it was planned.
     pub planned_at: DateTime<Utc>,
     /// When its status was reached.
@@ -40,7 +44,7 @@ pub struct StepView {
     /// Attempts so far, over all rounds.
     pub attempt: i32,
     /// The status that told of it.
-    pub status: String,
+    pub status: Status,
     /// Why.
     pub reason: Option<String>,
     /// The provider's HTTP status.
@@ -56,24 +60,25 @@ pub struct StepView {
 }
 
 /// A page of messages: the rows, and where the next page begins, if there may be one.
-pub type Page = (Vec<MessageView>, Option<i64>);
+pub type Page = (Vec<MessageView>, Option<ClientNo>);
 
 /// Messages of a mailing behind client `after`, in the order of their clients. With a status, a page may hold fewer than
 /// `limit` and still have a next one: at most 50,000 rows are looked at.
 pub async fn list(
     db: &mut PgConnection,
-    mailing_no: i64,
-    status: Option<&str>,
-    after: i64,
+    mailing_no: MailingNo,
+    status: Option<&Status>,
+    after: ClientNo,
     limit: i64,
 ) -> sqlx::Result<Page> {
     let Some(status) = status else {
         let rows = sqlx::query_as!(
             MessageView,
-            "SELECT client_no, client_id, status, reason, round, attempts, code, latency_ms, planned_at, updated_at
+            "SELECT client_no, client_id, status, reason, round, attempts, code, latency_ms, not_before, planned_at,
+                    updated_at
              FROM messages WHERE mailing_no = $1 AND client_no > $2 ORDER BY client_no LIMIT $3",
-            mailing_no,
-            after,
+            mailing_no.get(),
+            after.get(),
             limit,
         )
         .fetch_all(db)
@@ -86,12 +91,13 @@ pub async fn list(
     let rows = sqlx::query_as!(
         MessageView,
         r#"SELECT client_no AS "client_no!", client_id AS "client_id!", status AS "status!", reason, round AS "round!",
-                  attempts AS "attempts!", code, latency_ms, planned_at AS "planned_at!", updated_at AS "updated_at!"
+                  attempts AS "attempts!", code, latency_ms, not_before, planned_at AS "planned_at!",
+                  updated_at AS "updated_at!"
            FROM (SELECT * FROM messages WHERE mailing_no = $1 AND client_no > $2 ORDER BY client_no LIMIT $5) AS scanned
            WHERE status = $3 ORDER BY client_no LIMIT $4"#,
-        mailing_no,
-        after,
-        status,
+        mailing_no.get(),
+        after.get(),
+        status.as_str(),
         limit,
         SCAN,
     )
@@ -104,25 +110,23 @@ pub async fn list(
     }
     let next = sqlx::query_scalar!(
         "SELECT client_no FROM messages WHERE mailing_no = $1 AND client_no > $2 ORDER BY client_no LIMIT 1 OFFSET $3",
-        mailing_no,
-        after,
+        mailing_no.get(),
+        after.get(),
         SCAN - 1,
     )
     .fetch_optional(&mut *snapshot)
     .await?;
     snapshot.commit().await?;
-    Ok((rows, next))
+    Ok((rows, next.map(ClientNo::from)))
 }
 
 /// One message with its mailing's public id.
-pub async fn get(
-    db: &mut PgConnection,
-    mailing_no: i64,
-    client_no: i64,
-) -> sqlx::Result<Option<(Option<Uuid>, MessageView)>> {
+pub async fn get(db: &mut PgConnection, message: MessageId) -> sqlx::Result<Option<(Option<Uuid>, MessageView)>> {
+    let (mailing_no, client_no) = (message.mailing_no().get(), message.client_no().get());
     let Some(message) = sqlx::query_as!(
         MessageView,
-        "SELECT client_no, client_id, status, reason, round, attempts, code, latency_ms, planned_at, updated_at
+        "SELECT client_no, client_id, status, reason, round, attempts, code, latency_ms, not_before, planned_at,
+                    updated_at
          FROM messages WHERE mailing_no = $1 AND client_no = $2",
         mailing_no,
         client_no,
@@ -138,19 +142,14 @@ pub async fn get(
 }
 
 /// The steps of a message, in their order; the first 1,000.
-pub async fn steps(db: &mut PgConnection, mailing_no: i64, client_no: i64) -> sqlx::Result<Vec<StepView>> {
+pub async fn steps(db: &mut PgConnection, message: MessageId) -> sqlx::Result<Vec<StepView>> {
     sqlx::query_as!(
         StepView,
         "SELECT round, attempt, status, reason, code, latency_ms, not_before, detail, occurred_at FROM steps
          WHERE mailing_no = $1 AND client_no = $2 ORDER BY status_partition, status_offset LIMIT 1000",
-        mailing_no,
-        client_no,
+        message.mailing_no().get(),
+        message.client_no().get(),
     )
     .fetch_all(db)
     .await
-}
-
-/// A mailing's internal number.
-pub async fn mailing_no(db: &mut PgConnection, mailing: Uuid) -> sqlx::Result<Option<i64>> {
-    sqlx::query_scalar!("SELECT mailing_no FROM mailings WHERE id = $1", mailing).fetch_optional(db).await
 }

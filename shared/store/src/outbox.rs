@@ -1,6 +1,7 @@
 //! The table `outbox`: events on their way to Kafka.
 
-use chrono::{DateTime, Utc};
+use domain::ids::Shard;
+use events::{EncodeError, MailingEvent, encode};
 use sqlx::PgConnection;
 
 /// The channel on which a writer wakes the relay. A hint: it also looks every 250 ms.
@@ -15,27 +16,34 @@ pub struct OutboxRow {
     /// Order of writing, within a mailing.
     pub id: i64,
     /// The partition of mailing-events.
-    pub shard: i32,
+    pub shard: Shard,
     /// The record's key.
     pub key: String,
     /// The record's value.
     pub payload: String,
 }
 
-/// Adds an event; call it while the mailing's row is locked by this transaction, so that ids keep the order of versions.
-pub async fn append(
-    db: &mut PgConnection,
-    (mailing_no, shard): (i64, i32),
-    (key, payload): (&str, &str),
-    now: DateTime<Utc>,
-) -> sqlx::Result<()> {
+/// Why an event isn't in the outbox.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// It is larger than an event may be, or has no form.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// Postgres has refused it, or can't be asked.
+    #[error(transparent)]
+    Sqlx(#[from] sqlx::Error),
+}
+
+/// Adds a mailing's event; call it while the mailing's row is locked by this transaction, so that ids keep the order of
+/// versions.
+pub async fn append(db: &mut PgConnection, shard: Shard, event: &MailingEvent) -> Result<(), AppendError> {
+    let payload = String::from_utf8(encode(event)?).map_err(|error| sqlx::Error::Encode(error.into()))?;
     sqlx::query!(
-        "INSERT INTO outbox (mailing_no, shard, key, payload, created_at) VALUES ($1, $2, $3, $4, $5)",
-        mailing_no,
-        shard,
-        key,
+        "INSERT INTO outbox (mailing_no, shard, key, payload, created_at) VALUES ($1, $2, $3, $4, clock_timestamp())",
+        event.mailing_no.get(),
+        shard.get(),
+        event.mailing_id.to_string(),
         payload,
-        now,
     )
     .execute(&mut *db)
     .await?;

@@ -1,32 +1,19 @@
 //! What the scheduler reads and writes.
 
 use chrono::{DateTime, Utc};
+use domain::ids::{ClientNo, MailingNo, Shard, Version};
+use domain::planning::Wait;
 use sqlx::{PgConnection, Postgres, QueryBuilder};
 use uuid::Uuid;
 
-/// A mailing that may have something to plan or to finish.
-#[derive(Clone, Debug)]
-pub struct LiveMailing {
-    /// Internal number.
-    pub mailing_no: i64,
-    /// Public id.
-    pub id: Uuid,
-    /// Version of the row.
-    pub version: i64,
-    /// What is sent.
-    pub text: String,
-    /// The filter's codes; empty: any.
-    pub operator_codes: Vec<i16>,
-    /// The filter's tags; empty: any.
-    pub tags: Vec<String>,
-    /// Nothing is planned before.
-    pub starts_at: DateTime<Utc>,
-    /// No call begins at or after.
-    pub ends_at: DateTime<Utc>,
-    /// Its state's text.
-    pub state: String,
-    /// Its delivery mode's text.
-    pub delivery: String,
+use crate::mailings::{MailingRow, row_columns};
+
+/// A mailing that may have something to plan or to finish, as it is in one snapshot.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct LiveMailingRow {
+    /// Its row.
+    #[sqlx(flatten)]
+    pub row: MailingRow,
     /// An event of it is in the outbox.
     pub in_outbox: bool,
     /// Σ settled rounds.
@@ -45,13 +32,14 @@ pub struct LiveMailing {
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct PageClient {
     /// Internal number.
-    pub client_no: i64,
+    #[sqlx(try_from = "i64")]
+    pub client_no: ClientNo,
     /// Public id.
     pub id: Uuid,
     /// The digits.
-    pub phone_number: i64,
+    pub phone: i64,
     /// 900–999.
-    pub mobile_operator_code: i16,
+    pub operator_code: i16,
 }
 
 /// How far a mailing is planned, as the API shows it.
@@ -66,56 +54,55 @@ pub struct Mirror {
     /// All pages are planned.
     pub complete: bool,
     /// What it waits for.
-    pub waiting_for: Option<String>,
+    pub waiting_for: Option<Wait>,
 }
+
+const LIVE: &str = concat!(
+    "SELECT ",
+    row_columns!(),
+    ", EXISTS (SELECT FROM outbox WHERE outbox.mailing_no = mailings.mailing_no) AS in_outbox,
+       COALESCE((SELECT sum(n)::bigint FROM mailing_settled_rounds AS settled
+                 WHERE settled.mailing_no = mailings.mailing_no), 0) AS settled,
+       COALESCE((SELECT sum(again)::bigint FROM mailing_settled_rounds AS settled
+                 WHERE settled.mailing_no = mailings.mailing_no), 0) AS settled_again,
+       COALESCE((SELECT sum(n)::bigint FROM held_counts WHERE held_counts.mailing_no = mailings.mailing_no), 0) AS held,
+       (SELECT min(not_before) FROM held WHERE held.mailing_no = mailings.mailing_no) AS due_at,
+       EXISTS (SELECT FROM mailing_progress AS progress
+               WHERE progress.mailing_no = mailings.mailing_no AND audience_estimate IS NOT NULL) AS counted
+       FROM mailings
+       WHERE shard = $1 AND state IN ('scheduled', 'running') AND (state = 'running' OR starts_at <= $2)
+       ORDER BY mailing_no"
+);
 
 /// The mailings of a shard that run, or start before `horizon`, oldest first.
 pub async fn live_mailings(
     db: &mut PgConnection,
-    shard: i32,
+    shard: Shard,
     horizon: DateTime<Utc>,
-) -> sqlx::Result<Vec<LiveMailing>> {
-    sqlx::query_as!(
-        LiveMailing,
-        r#"SELECT mailing_no, id, version, text, operator_codes, tags, starts_at, ends_at, state, delivery,
-                  EXISTS (SELECT FROM outbox WHERE outbox.mailing_no = mailings.mailing_no) AS "in_outbox!",
-                  COALESCE((SELECT sum(n)::bigint FROM mailing_settled_rounds AS settled
-                            WHERE settled.mailing_no = mailings.mailing_no), 0) AS "settled!",
-                  COALESCE((SELECT sum(again)::bigint FROM mailing_settled_rounds AS settled
-                            WHERE settled.mailing_no = mailings.mailing_no), 0) AS "settled_again!",
-                  COALESCE((SELECT sum(n)::bigint FROM held_counts
-                            WHERE held_counts.mailing_no = mailings.mailing_no), 0) AS "held!",
-                  (SELECT min(not_before) FROM held WHERE held.mailing_no = mailings.mailing_no) AS due_at,
-                  EXISTS (SELECT FROM mailing_progress AS progress
-                          WHERE progress.mailing_no = mailings.mailing_no AND audience_estimate IS NOT NULL) AS "counted!"
-           FROM mailings
-           WHERE shard = $1 AND state IN ('scheduled', 'running') AND (state = 'running' OR starts_at <= $2)
-           ORDER BY mailing_no"#,
-        shard,
-        horizon,
-    )
-    .fetch_all(db)
-    .await
+) -> sqlx::Result<Vec<LiveMailingRow>> {
+    sqlx::query_as(LIVE).bind(shard.get()).bind(horizon).fetch_all(db).await
 }
 
 /// The highest client number drawn so far; 0 without clients.
-pub async fn highest_client_no(db: &mut PgConnection) -> sqlx::Result<i64> {
-    sqlx::query_scalar!(r#"SELECT COALESCE(max(client_no), 0) AS "highest!" FROM clients"#).fetch_one(db).await
+pub async fn highest_client_no(db: &mut PgConnection) -> sqlx::Result<ClientNo> {
+    let highest =
+        sqlx::query_scalar!(r#"SELECT COALESCE(max(client_no), 0) AS "highest!" FROM clients"#).fetch_one(db).await?;
+    Ok(highest.into())
 }
 
 /// Sets a scheduled mailing running, if its row is still the one that was read. Makes no version: nothing that a sender
 /// checks has changed.
 pub async fn set_running(
     db: &mut PgConnection,
-    mailing_no: i64,
-    version: i64,
+    mailing_no: MailingNo,
+    version: Version,
     now: DateTime<Utc>,
 ) -> sqlx::Result<bool> {
     let done = sqlx::query!(
         "UPDATE mailings SET state = 'running', started_at = $3
          WHERE mailing_no = $1 AND version = $2 AND state = 'scheduled'",
-        mailing_no,
-        version,
+        mailing_no.get(),
+        version.get(),
         now,
     )
     .execute(db)
@@ -126,15 +113,15 @@ pub async fn set_running(
 /// Sets a running mailing finished, likewise.
 pub async fn set_finished(
     db: &mut PgConnection,
-    mailing_no: i64,
-    version: i64,
+    mailing_no: MailingNo,
+    version: Version,
     now: DateTime<Utc>,
 ) -> sqlx::Result<bool> {
     let done = sqlx::query!(
         "UPDATE mailings SET state = 'finished', finished_at = $3
          WHERE mailing_no = $1 AND version = $2 AND state = 'running'",
-        mailing_no,
-        version,
+        mailing_no.get(),
+        version.get(),
         now,
     )
     .execute(db)
@@ -143,12 +130,17 @@ pub async fn set_finished(
 }
 
 /// Sets a running mailing paused, likewise, and says why.
-pub async fn set_paused(db: &mut PgConnection, mailing_no: i64, version: i64, reason: &str) -> sqlx::Result<bool> {
+pub async fn set_paused(
+    db: &mut PgConnection,
+    mailing_no: MailingNo,
+    version: Version,
+    reason: &str,
+) -> sqlx::Result<bool> {
     let done = sqlx::query!(
         "UPDATE mailings SET state = 'paused', state_reason = $3
          WHERE mailing_no = $1 AND version = $2 AND state = 'running'",
-        mailing_no,
-        version,
+        mailing_no.get(),
+        version.get(),
         reason,
     )
     .execute(db)
@@ -156,36 +148,59 @@ pub async fn set_paused(db: &mut PgConnection, mailing_no: i64, version: i64, re
     Ok(done.rows_affected() == 1)
 }
 
-/// Clients that match the filter with `after < client_no <= up_to`, in the order of their numbers, at most `limit`.
+/// Whom a mailing is for, as its row has it; an empty list means any.
+#[derive(Clone, Copy, Debug)]
+pub struct FilterRef<'a> {
+    /// Operator codes.
+    pub operator_codes: &'a [i16],
+    /// Tags.
+    pub tags: &'a [String],
+}
+
+impl MailingRow {
+    /// Whom it is for.
+    pub fn filter(&self) -> FilterRef<'_> {
+        FilterRef { operator_codes: &self.operator_codes, tags: &self.tags }
+    }
+}
+
+/// Clients with `after < client_no <= up_to`.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientRange {
+    /// Below the first.
+    pub after: ClientNo,
+    /// The last.
+    pub up_to: ClientNo,
+}
+
+/// Clients of a range that match the filter, in the order of their numbers, at most `limit`.
 pub async fn page_clients(
     db: &mut PgConnection,
-    filter: (&[i16], &[String]),
-    (after, up_to): (i64, i64),
+    filter: FilterRef<'_>,
+    range: ClientRange,
     limit: i64,
 ) -> sqlx::Result<Vec<PageClient>> {
     let mut query = QueryBuilder::new(
-        "SELECT client_no, id, phone_number, mobile_operator_code FROM clients WHERE deleted_at IS NULL",
+        "SELECT client_no, id, phone_number AS phone, mobile_operator_code AS operator_code
+         FROM clients WHERE deleted_at IS NULL",
     );
-    push_filter(&mut query, filter, (after, up_to));
+    push_filter(&mut query, filter, range);
     query.push(" ORDER BY client_no LIMIT ").push_bind(limit);
     query.build_query_as().fetch_all(db).await
 }
 
 /// How many clients match now.
-pub async fn count_audience(db: &mut PgConnection, filter: (&[i16], &[String]), up_to: i64) -> sqlx::Result<i64> {
+pub async fn count_audience(db: &mut PgConnection, filter: FilterRef<'_>, up_to: ClientNo) -> sqlx::Result<i64> {
     let mut query = QueryBuilder::new("SELECT count(*) FROM clients WHERE deleted_at IS NULL");
-    push_filter(&mut query, filter, (0, up_to));
+    push_filter(&mut query, filter, ClientRange { after: ClientNo::default(), up_to });
     query.build_query_scalar().fetch_one(db).await
 }
 
 /// Only the lists that name something become conditions, so that each filter is a range scan of an index.
-fn push_filter(
-    query: &mut QueryBuilder<Postgres>,
-    (operator_codes, tags): (&[i16], &[String]),
-    (after, up_to): (i64, i64),
-) {
-    query.push(" AND client_no > ").push_bind(after).push(" AND client_no <= ").push_bind(up_to);
-    match operator_codes {
+fn push_filter(query: &mut QueryBuilder<Postgres>, filter: FilterRef<'_>, range: ClientRange) {
+    query.push(" AND client_no > ").push_bind(range.after.get());
+    query.push(" AND client_no <= ").push_bind(range.up_to.get());
+    match filter.operator_codes {
         [] => {}
         [code] => {
             query.push(" AND mobile_operator_code = ").push_bind(*code);
@@ -194,7 +209,7 @@ fn push_filter(
             query.push(" AND mobile_operator_code = ANY(").push_bind(codes.to_vec()).push(")");
         }
     }
-    match tags {
+    match filter.tags {
         [] => {}
         [tag] => {
             query.push(" AND tag = ").push_bind(tag.clone());
@@ -206,7 +221,7 @@ fn push_filter(
 }
 
 /// Writes the mirror; its numbers only grow.
-pub async fn write_mirror(db: &mut PgConnection, mailing_no: i64, mirror: &Mirror) -> sqlx::Result<()> {
+pub async fn write_mirror(db: &mut PgConnection, mailing_no: MailingNo, mirror: &Mirror) -> sqlx::Result<()> {
     sqlx::query!(
         "INSERT INTO mailing_progress AS stored (mailing_no, planned, emitted, again, complete, waiting_for)
          VALUES ($1, $2, $3, $4, $5, $6)
@@ -216,12 +231,12 @@ pub async fn write_mirror(db: &mut PgConnection, mailing_no: i64, mirror: &Mirro
              again = GREATEST(stored.again, EXCLUDED.again),
              complete = stored.complete OR EXCLUDED.complete,
              waiting_for = EXCLUDED.waiting_for",
-        mailing_no,
+        mailing_no.get(),
         mirror.planned,
         mirror.emitted,
         mirror.again,
         mirror.complete,
-        mirror.waiting_for,
+        mirror.waiting_for.as_ref().map(Wait::as_str),
     )
     .execute(db)
     .await?;
@@ -229,11 +244,11 @@ pub async fn write_mirror(db: &mut PgConnection, mailing_no: i64, mirror: &Mirro
 }
 
 /// Writes what was counted.
-pub async fn write_audience_estimate(db: &mut PgConnection, mailing_no: i64, audience: i64) -> sqlx::Result<()> {
+pub async fn write_audience_estimate(db: &mut PgConnection, mailing_no: MailingNo, audience: i64) -> sqlx::Result<()> {
     sqlx::query!(
         "INSERT INTO mailing_progress (mailing_no, audience_estimate) VALUES ($1, $2)
          ON CONFLICT (mailing_no) DO UPDATE SET audience_estimate = EXCLUDED.audience_estimate",
-        mailing_no,
+        mailing_no.get(),
         audience,
     )
     .execute(db)

@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
+use domain::ids::{ClientNo, MailingNo, MessageId};
+use domain::status::Status;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -13,13 +15,13 @@ use uuid::Uuid;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MessageRow {
     /// The mailing.
-    pub mailing_no: i64,
+    pub mailing_no: MailingNo,
     /// The client.
-    pub client_no: i64,
+    pub client_no: ClientNo,
     /// The client's public id.
     pub client_id: Uuid,
     /// The status that is shown.
-    pub status: String,
+    pub status: Status,
     /// Why.
     pub reason: Option<String>,
     /// The round in which the shown status was reached.
@@ -44,9 +46,9 @@ pub struct MessageRow {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StepRow {
     /// The mailing.
-    pub mailing_no: i64,
+    pub mailing_no: MailingNo,
     /// The client.
-    pub client_no: i64,
+    pub client_no: ClientNo,
     /// Where the status lies that told of it.
     pub status_partition: i32,
     /// Its offset.
@@ -56,7 +58,7 @@ pub struct StepRow {
     /// Attempts so far.
     pub attempt: i32,
     /// The status that told of it.
-    pub status: String,
+    pub status: Status,
     /// Why.
     pub reason: Option<String>,
     /// The provider's HTTP status.
@@ -80,6 +82,58 @@ pub struct OffsetMove {
     pub from: Option<i64>,
     /// The next offset to read.
     pub to: i64,
+    /// The newest status of this step; none when all of it was garbage.
+    pub seen: Option<Seen>,
+}
+
+/// A status that was written, and where it lay: evidence of which log it came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Its offset.
+    pub offset: i64,
+    /// Its message.
+    pub message: MessageId,
+    /// When it happened, in µs.
+    pub at: DateTime<Utc>,
+}
+
+/// What Postgres knows of the log that a status partition's rows came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownLog {
+    /// The status partition.
+    pub partition: i32,
+    /// The next offset to read; none: there are rows, and nothing says where they came from.
+    pub next_offset: Option<i64>,
+    /// The newest status that was written.
+    pub seen: Option<Seen>,
+    /// There were rows before the first batch of this log.
+    pub began_over: bool,
+}
+
+/// What is known of the logs that the rows came from, by partition.
+pub async fn known_logs(conn: &mut PgConnection) -> sqlx::Result<Vec<KnownLog>> {
+    let rows = sqlx::query!(
+        r#"SELECT COALESCE(offsets.partition, counted.partition) AS "partition!", next_offset AS "next_offset?",
+                  seen_offset, seen_message_id, seen_at, COALESCE(began_over, true) AS "began_over!"
+           FROM projector_offsets AS offsets
+           FULL JOIN (SELECT DISTINCT partition FROM mailing_counts) AS counted USING (partition)
+           ORDER BY 1"#
+    )
+    .fetch_all(conn)
+    .await?;
+    let mut logs = Vec::new();
+    for row in rows {
+        let seen = match (row.seen_offset, row.seen_message_id, row.seen_at) {
+            (Some(offset), Some(id), Some(at)) => {
+                let message = MessageId::try_from(id).map_err(|error| sqlx::Error::Decode(error.into()))?;
+                Some(Seen { offset, message, at })
+            }
+            _ => None,
+        };
+        let (partition, next_offset, began_over) = (row.partition, row.next_offset, row.began_over);
+        logs.push(KnownLog { partition, next_offset, seen, began_over });
+    }
+    Ok(logs)
 }
 
 /// Where the given partitions go on; those that nothing was written of are absent.
@@ -94,37 +148,42 @@ pub async fn offsets(conn: &mut PgConnection, partitions: &[i32]) -> sqlx::Resul
 /// Moves all the offsets by compare-and-set. `false`: some are not where they should be, the transaction must be rolled
 /// back. Waits for another transaction that moves them.
 pub async fn move_offsets(conn: &mut PgConnection, moves: &[OffsetMove]) -> sqlx::Result<bool> {
-    let (mut partitions, mut from, mut to) = (vec![], vec![], vec![]);
-    let (mut new_partitions, mut new_to) = (vec![], vec![]);
-    for step in moves {
-        if let Some(expected) = step.from {
-            partitions.push(step.partition);
-            from.push(expected);
-            to.push(step.to);
-        } else {
-            new_partitions.push(step.partition);
-            new_to.push(step.to);
-        }
+    fn column<T>(moves: &[&OffsetMove], value: impl Fn(&OffsetMove) -> T) -> Vec<T> {
+        moves.iter().map(|step| value(step)).collect()
     }
+    let (known, new): (Vec<&OffsetMove>, Vec<&OffsetMove>) = moves.iter().partition(|step| step.from.is_some());
     let mut moved = 0;
-    if !partitions.is_empty() {
+    if !known.is_empty() {
         let update = sqlx::query!(
-            "UPDATE projector_offsets AS stored SET next_offset = step.next_offset
-             FROM unnest($1::integer[], $2::bigint[], $3::bigint[]) AS step (partition, expected, next_offset)
+            "UPDATE projector_offsets AS stored SET
+                 next_offset = step.next_offset,
+                 seen_offset = COALESCE(step.seen_offset, stored.seen_offset),
+                 seen_message_id = COALESCE(step.seen_message_id, stored.seen_message_id),
+                 seen_at = COALESCE(step.seen_at, stored.seen_at)
+             FROM unnest($1::integer[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::timestamptz[])
+                  AS step (partition, expected, next_offset, seen_offset, seen_message_id, seen_at)
              WHERE stored.partition = step.partition AND stored.next_offset = step.expected",
-            &partitions,
-            &from,
-            &to,
+            &column(&known, |step| step.partition),
+            &column(&known, |step| step.from) as &[Option<i64>],
+            &column(&known, |step| step.to),
+            &column(&known, |step| step.seen.map(|seen| seen.offset)) as &[Option<i64>],
+            &column(&known, |step| step.seen.map(|seen| seen.message.get())) as &[Option<i64>],
+            &column(&known, |step| step.seen.map(|seen| seen.at)) as &[Option<DateTime<Utc>>],
         );
         moved += update.execute(&mut *conn).await?.rows_affected();
     }
-    if !new_partitions.is_empty() {
+    if !new.is_empty() {
         let insert = sqlx::query!(
-            "INSERT INTO projector_offsets (partition, next_offset)
-             SELECT * FROM unnest($1::integer[], $2::bigint[])
+            "INSERT INTO projector_offsets (partition, next_offset, seen_offset, seen_message_id, seen_at, began_over)
+             SELECT step.*, EXISTS (SELECT FROM mailing_counts WHERE mailing_counts.partition = step.partition)
+             FROM unnest($1::integer[], $2::bigint[], $3::bigint[], $4::bigint[], $5::timestamptz[])
+                  AS step (partition, next_offset, seen_offset, seen_message_id, seen_at)
              ON CONFLICT DO NOTHING",
-            &new_partitions,
-            &new_to,
+            &column(&new, |step| step.partition),
+            &column(&new, |step| step.to),
+            &column(&new, |step| step.seen.map(|seen| seen.offset)) as &[Option<i64>],
+            &column(&new, |step| step.seen.map(|seen| seen.message.get())) as &[Option<i64>],
+            &column(&new, |step| step.seen.map(|seen| seen.at)) as &[Option<DateTime<Utc>>],
         );
         moved += insert.execute(&mut *conn).await?.rows_affected();
     }
@@ -132,15 +191,16 @@ pub async fn move_offsets(conn: &mut PgConnection, moves: &[OffsetMove]) -> sqlx
 }
 
 /// The public ids of those mailings that there are.
-pub async fn mailing_ids(conn: &mut PgConnection, mailing_nos: &[i64]) -> sqlx::Result<HashMap<i64, Uuid>> {
-    let rows = sqlx::query!("SELECT mailing_no, id FROM mailings WHERE mailing_no = ANY($1)", mailing_nos)
+pub async fn mailing_ids(conn: &mut PgConnection, mailing_nos: &[MailingNo]) -> sqlx::Result<HashMap<MailingNo, Uuid>> {
+    let mailing_nos: Vec<i64> = mailing_nos.iter().map(|mailing_no| mailing_no.get()).collect();
+    let rows = sqlx::query!("SELECT mailing_no, id FROM mailings WHERE mailing_no = ANY($1)", &mailing_nos)
         .fetch_all(conn)
         .await?;
-    Ok(rows.into_iter().map(|row| (row.mailing_no, row.id)).collect())
+    Ok(rows.into_iter().map(|row| (row.mailing_no.into(), row.id)).collect())
 }
 
-/// Locks and reads those of the messages that have a row. Keys are `(mailing_no, client_no)`. Within a transaction only.
-pub async fn lock_messages(conn: &mut PgConnection, keys: &[(i64, i64)]) -> sqlx::Result<Vec<MessageRow>> {
+/// Locks and reads those of the messages that have a row. Within a transaction only.
+pub async fn lock_messages(conn: &mut PgConnection, messages: &[MessageId]) -> sqlx::Result<Vec<MessageRow>> {
     // A plan made while the table was small would read all of it for each batch until the next ANALYZE, a minute later at best.
     sqlx::query!(
         "SELECT set_config('enable_seqscan', 'off', true) AS seqscan,
@@ -149,7 +209,7 @@ pub async fn lock_messages(conn: &mut PgConnection, keys: &[(i64, i64)]) -> sqlx
     )
     .fetch_one(&mut *conn)
     .await?;
-    let (mailing_nos, client_nos): (Vec<i64>, Vec<i64>) = keys.iter().copied().unzip();
+    let (mailing_nos, client_nos) = columns_of(messages);
     sqlx::query_as!(
         MessageRow,
         "SELECT mailing_no, client_no, client_id, status, reason, round, settled_round, attempts, code, latency_ms,
@@ -163,6 +223,10 @@ pub async fn lock_messages(conn: &mut PgConnection, keys: &[(i64, i64)]) -> sqlx
     )
     .fetch_all(conn)
     .await
+}
+
+fn columns_of(messages: &[MessageId]) -> (Vec<i64>, Vec<i64>) {
+    messages.iter().map(|id| (id.mailing_no().get(), id.client_no().get())).unzip()
 }
 
 /// Writes whole rows over what was there.
@@ -181,10 +245,10 @@ pub async fn upsert_messages(conn: &mut PgConnection, rows: &[&MessageRow]) -> s
              round = EXCLUDED.round, settled_round = EXCLUDED.settled_round, attempts = EXCLUDED.attempts,
              code = EXCLUDED.code, latency_ms = EXCLUDED.latency_ms, not_before = EXCLUDED.not_before,
              planned_at = EXCLUDED.planned_at, updated_at = EXCLUDED.updated_at",
-        &column(rows, |row| row.mailing_no),
-        &column(rows, |row| row.client_no),
+        &column(rows, |row| row.mailing_no.get()),
+        &column(rows, |row| row.client_no.get()),
         &column(rows, |row| row.client_id),
-        &column(rows, |row| row.status.clone()),
+        &column(rows, |row| row.status.as_str().to_owned()),
         &column(rows, |row| row.reason.clone()) as &[Option<String>],
         &column(rows, |row| row.round),
         &column(rows, |row| row.settled_round),
@@ -212,13 +276,13 @@ pub async fn insert_steps(conn: &mut PgConnection, rows: &[StepRow]) -> sqlx::Re
                               $7::text[], $8::text[], $9::integer[], $10::integer[], $11::timestamptz[], $12::text[],
                               $13::timestamptz[])
          ON CONFLICT DO NOTHING",
-        &column(rows, |row| row.mailing_no),
-        &column(rows, |row| row.client_no),
+        &column(rows, |row| row.mailing_no.get()),
+        &column(rows, |row| row.client_no.get()),
         &column(rows, |row| row.status_partition),
         &column(rows, |row| row.status_offset),
         &column(rows, |row| row.round),
         &column(rows, |row| row.attempt),
-        &column(rows, |row| row.status.clone()),
+        &column(rows, |row| row.status.as_str().to_owned()),
         &column(rows, |row| row.reason.clone()) as &[Option<String>],
         &column(rows, |row| row.code) as &[Option<i32>],
         &column(rows, |row| row.latency_ms) as &[Option<i32>],
@@ -235,9 +299,9 @@ pub async fn insert_steps(conn: &mut PgConnection, rows: &[StepRow]) -> sqlx::Re
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldRow {
     /// The mailing.
-    pub mailing_no: i64,
+    pub mailing_no: MailingNo,
     /// The client.
-    pub client_no: i64,
+    pub client_no: ClientNo,
     /// The round that was settled so.
     pub round: i32,
     /// What it waits for.
@@ -259,8 +323,8 @@ pub async fn upsert_held(conn: &mut PgConnection, rows: &[&HeldRow]) -> sqlx::Re
          ON CONFLICT (mailing_no, client_no) DO UPDATE SET
              round = EXCLUDED.round, reason = EXCLUDED.reason, not_before = EXCLUDED.not_before,
              operator_code = EXCLUDED.operator_code",
-        &column(rows, |row| row.mailing_no),
-        &column(rows, |row| row.client_no),
+        &column(rows, |row| row.mailing_no.get()),
+        &column(rows, |row| row.client_no.get()),
         &column(rows, |row| row.round),
         &column(rows, |row| row.reason.clone()),
         &column(rows, |row| row.not_before),
@@ -271,9 +335,9 @@ pub async fn upsert_held(conn: &mut PgConnection, rows: &[&HeldRow]) -> sqlx::Re
     Ok(())
 }
 
-/// Removes the rows of messages that are no longer held. Keys are `(mailing_no, client_no)`.
-pub async fn delete_held(conn: &mut PgConnection, keys: &[(i64, i64)]) -> sqlx::Result<()> {
-    let (mailing_nos, client_nos): (Vec<i64>, Vec<i64>) = keys.iter().copied().unzip();
+/// Removes the rows of messages that are no longer held.
+pub async fn delete_held(conn: &mut PgConnection, messages: &[MessageId]) -> sqlx::Result<()> {
+    let (mailing_nos, client_nos) = columns_of(messages);
     sqlx::query!(
         "DELETE FROM held USING unnest($1::bigint[], $2::bigint[]) AS key (mailing_no, client_no)
          WHERE held.mailing_no = key.mailing_no AND held.client_no = key.client_no",
@@ -286,10 +350,13 @@ pub async fn delete_held(conn: &mut PgConnection, keys: &[(i64, i64)]) -> sqlx::
 }
 
 /// Adds to `held_counts`, by `(mailing_no, partition, reason)`.
-pub async fn add_held_counts(conn: &mut PgConnection, changes: &BTreeMap<(i64, i32, String), i64>) -> sqlx::Result<()> {
+pub async fn add_held_counts(
+    conn: &mut PgConnection,
+    changes: &BTreeMap<(MailingNo, i32, String), i64>,
+) -> sqlx::Result<()> {
     let (mut mailing_nos, mut partitions, mut reasons, mut ns) = (vec![], vec![], vec![], vec![]);
     for ((mailing_no, partition, reason), n) in changes {
-        mailing_nos.push(*mailing_no);
+        mailing_nos.push(mailing_no.get());
         partitions.push(*partition);
         reasons.push(reason.clone());
         ns.push(*n);
@@ -309,10 +376,13 @@ pub async fn add_held_counts(conn: &mut PgConnection, changes: &BTreeMap<(i64, i
 }
 
 /// Adds to `mailing_counts`, by `(mailing_no, partition, status)`.
-pub async fn add_counts(conn: &mut PgConnection, changes: &BTreeMap<(i64, i32, String), i64>) -> sqlx::Result<()> {
+pub async fn add_counts(
+    conn: &mut PgConnection,
+    changes: &BTreeMap<(MailingNo, i32, String), i64>,
+) -> sqlx::Result<()> {
     let (mut mailing_nos, mut partitions, mut statuses, mut ns) = (vec![], vec![], vec![], vec![]);
     for ((mailing_no, partition, status), n) in changes {
-        mailing_nos.push(*mailing_no);
+        mailing_nos.push(mailing_no.get());
         partitions.push(*partition);
         statuses.push(status.clone());
         ns.push(*n);
@@ -343,11 +413,11 @@ pub struct SettledRounds {
 /// Adds to `mailing_settled_rounds`, by `(mailing_no, partition)`.
 pub async fn add_settled_rounds(
     conn: &mut PgConnection,
-    changes: &BTreeMap<(i64, i32), SettledRounds>,
+    changes: &BTreeMap<(MailingNo, i32), SettledRounds>,
 ) -> sqlx::Result<()> {
     let (mut mailing_nos, mut partitions, mut all, mut again) = (vec![], vec![], vec![], vec![]);
     for ((mailing_no, partition), rounds) in changes {
-        mailing_nos.push(*mailing_no);
+        mailing_nos.push(mailing_no.get());
         partitions.push(*partition);
         all.push(rounds.all);
         again.push(rounds.again);

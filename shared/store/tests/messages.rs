@@ -1,15 +1,17 @@
 //! Lists of messages at a size at which they must not be scanned whole.
 #![expect(clippy::unwrap_used, reason = "clippy takes helpers of tests for code")]
 
+use domain::ids::ClientNo;
+use domain::status::Status;
 use sqlx::{PgConnection, PgPool};
 use store::{MIGRATOR, messages};
 
-async fn client_nos(db: &mut PgConnection, status: &str, limit: i64) -> (Vec<i64>, usize) {
-    let (mut found, mut after, mut pages) = (vec![], 0, 0);
+async fn client_nos(db: &mut PgConnection, status: Status, limit: i64) -> (Vec<i64>, usize) {
+    let (mut found, mut after, mut pages) = (vec![], ClientNo::default(), 0);
     loop {
-        let (rows, next) = messages::list(db, 1, Some(status), after, limit).await.unwrap();
+        let (rows, next) = messages::list(db, 1.into(), Some(&status), after, limit).await.unwrap();
         assert!(rows.len() as i64 <= limit);
-        found.extend(rows.iter().map(|row| row.client_no));
+        found.extend(rows.iter().map(|row| row.client_no.get()));
         pages += 1;
         match next {
             Some(next) => {
@@ -33,12 +35,12 @@ async fn a_status_that_is_rare_is_found_page_by_page(pool: PgPool) {
     .await
     .unwrap();
     let rare = [90_000, 180_000, 270_000, 360_000];
-    let (found, pages) = client_nos(&mut db, "failed", 100).await;
+    let (found, pages) = client_nos(&mut db, Status::Failed, 100).await;
     assert_eq!((&found[..], pages), (&rare[..], 3), "50,000 rows are looked at for a page");
     for limit in [1, 2, 4] {
-        assert_eq!(client_nos(&mut db, "failed", limit).await.0, rare, "limit {limit}");
+        assert_eq!(client_nos(&mut db, Status::Failed, limit).await.0, rare, "limit {limit}");
     }
-    assert_eq!(client_nos(&mut db, "held", 100).await, (vec![], 3));
-    let (found, _) = client_nos(&mut db, "succeeded", 1_000).await;
+    assert_eq!(client_nos(&mut db, Status::Held, 100).await, (vec![], 3));
+    let (found, _) = client_nos(&mut db, Status::Succeeded, 1_000).await;
     assert_eq!(found.len(), 119_996);
 }

@@ -67,7 +67,7 @@ impl Installation {
 
     /// Tells Kafka that this is its database, as the relay does when it begins. A scheduler waits for that.
     pub async fn record_database(&self) {
-        let mark = store::database::next_mark(&mut self.pool.acquire().await.unwrap()).await.unwrap();
+        let mark = store::mark::next(&mut self.pool.acquire().await.unwrap()).await.unwrap();
         let topic = self.topic(Topic::Database);
         let record = kafka::database_record(&topic, "test", &DatabaseRecord::of(mark, Utc::now())).unwrap();
         self.producer.send(&record).await.unwrap();
@@ -123,7 +123,7 @@ impl Installation {
 pub fn outgoing<'a>(topic: &'a str, partitions: u32, status: &StatusEvent) -> Outgoing<'a> {
     Outgoing {
         topic,
-        partition: domain::ids::partition(status.message_id.client_no(), partitions),
+        partition: status.message_id.client_no().partition(partitions),
         key: status.message_id.to_string(),
         payload: encode(status).unwrap(),
     }

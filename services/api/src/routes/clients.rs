@@ -3,7 +3,7 @@ use axum::extract::State;
 use axum::http::header::LOCATION;
 use axum::http::{HeaderName, StatusCode};
 use chrono::{DateTime, SecondsFormat, Utc};
-use domain::client::{OperatorCode, PhoneNumber, Tag, TimeZone};
+use domain::client::{OperatorCode, Phone, Tag, TimeZone};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::Connection;
@@ -97,8 +97,8 @@ impl From<ClientRow> for Client {
     fn from(row: ClientRow) -> Self {
         Self {
             id: row.id,
-            phone_number: row.phone_number.to_string(),
-            mobile_operator_code: row.mobile_operator_code,
+            phone_number: row.phone.to_string(),
+            mobile_operator_code: row.operator_code,
             tag: row.tag,
             time_zone: row.time_zone,
             created_at: rfc3339(row.created_at),
@@ -115,7 +115,7 @@ pub(super) fn read_client(body: Value, before: Option<ClientValues>) -> Result<C
     let nulls_phone = fields.is_null("phone_number");
 
     let phone = fields.text("phone_number");
-    let phone = fields.parse("phone_number", phone, |text| PhoneNumber::parse(&text));
+    let phone = fields.parse("phone_number", phone, |text| Phone::parse(&text));
     let code = fields.integer("mobile_operator_code");
     let code = fields.parse("mobile_operator_code", code, OperatorCode::new);
     let tag = fields.text("tag");
@@ -124,24 +124,24 @@ pub(super) fn read_client(body: Value, before: Option<ClientValues>) -> Result<C
     let zone = fields.parse("time_zone", zone, |name| TimeZone::parse(&name));
 
     let phone = match &before {
-        Some(before) if !nulls_phone => phone.or_else(|| PhoneNumber::parse(&before.phone_number.to_string()).ok()),
+        Some(before) if !nulls_phone => phone.or_else(|| Phone::parse(&before.phone.to_string()).ok()),
         _ => phone,
     };
     fields.require("phone_number", &phone);
     // A code that the phone number gave follows it.
-    let given = |before: &&ClientValues| Some(before.mobile_operator_code) != code_of(before.phone_number);
-    let before_code = before.as_ref().filter(|_| !clears_code).filter(given).map(|before| before.mobile_operator_code);
+    let given = |before: &&ClientValues| Some(before.operator_code) != code_of(before.phone);
+    let before_code = before.as_ref().filter(|_| !clears_code).filter(given).map(|before| before.operator_code);
     let code = match (code.map(OperatorCode::get).or(before_code), phone) {
         (None, Some(phone)) => {
-            fields.parse("mobile_operator_code", Some(phone), PhoneNumber::operator_code).map(OperatorCode::get)
+            fields.parse("mobile_operator_code", Some(phone), Phone::operator_code).map(OperatorCode::get)
         }
         (code, _) => code,
     };
     let before_tag = before.as_ref().filter(|_| !clears_tag).and_then(|before| before.tag.clone());
     let before_zone = before.as_ref().filter(|_| !clears_zone).map(|before| before.time_zone.clone());
-    let values = phone.zip(code).map(|(phone, mobile_operator_code)| ClientValues {
-        phone_number: phone.digits(),
-        mobile_operator_code,
+    let values = phone.zip(code).map(|(phone, operator_code)| ClientValues {
+        phone: phone.digits(),
+        operator_code,
         tag: tag.map(Tag::into_string).or(before_tag),
         time_zone: zone
             .map(|zone| zone.name().to_owned())
@@ -151,8 +151,8 @@ pub(super) fn read_client(body: Value, before: Option<ClientValues>) -> Result<C
     fields.finish(values)
 }
 
-fn code_of(phone_number: i64) -> Option<i16> {
-    let phone = PhoneNumber::parse(&phone_number.to_string()).ok()?;
+fn code_of(phone: i64) -> Option<i16> {
+    let phone = Phone::parse(&phone.to_string()).ok()?;
     phone.operator_code().ok().map(OperatorCode::get)
 }
 
@@ -196,21 +196,21 @@ pub(crate) async fn list_clients(
     Query(query): Query<ListClients>,
 ) -> Result<Json<List<Client>>, ApiError> {
     let refused = |detail: String| ApiError::refused(StatusCode::BAD_REQUEST, "invalid_query", detail);
-    let phone = query.phone_number.as_deref().map(PhoneNumber::parse).transpose();
+    let phone = query.phone_number.as_deref().map(Phone::parse).transpose();
     let phone = phone.map_err(|error| refused(format!("phone_number {error}")))?;
     let code = query.mobile_operator_code.map(OperatorCode::new).transpose();
     let code = code.map_err(|error| refused(format!("mobile_operator_code {error}")))?;
     let tag = query.tag.map(Tag::new).transpose().map_err(|error| refused(format!("tag {error}")))?;
     let filter = ClientFilter {
-        phone_number: phone.map(PhoneNumber::digits),
-        mobile_operator_code: code.map(OperatorCode::get),
+        phone: phone.map(Phone::digits),
+        operator_code: code.map(OperatorCode::get),
         tag: tag.map(Tag::into_string),
     };
     let limit = limit(query.limit)?;
-    let after = after('c', query.cursor.as_deref(), 0)?;
+    let after = after('c', query.cursor.as_deref(), 0)?.into();
     let rows = detached(async move { Ok(rows::list(&mut *api.db().await?, &filter, after, limit).await?) }).await?;
     let last = rows.last().filter(|_| rows.len() as i64 == limit);
-    let next_cursor = last.map(|row| cursor('c', row.client_no));
+    let next_cursor = last.map(|row| cursor('c', row.client_no.get()));
     Ok(Json(List { items: rows.into_iter().map(Client::from).collect(), next_cursor }))
 }
 
@@ -249,12 +249,8 @@ pub(crate) async fn update_client(
         let mut db = api.writing().await?;
         let mut tx = db.begin().await?;
         let row = rows::get(&mut tx, id, true).await?.ok_or_else(|| ApiError::not_found("client"))?;
-        let before = ClientValues {
-            phone_number: row.phone_number,
-            mobile_operator_code: row.mobile_operator_code,
-            tag: row.tag,
-            time_zone: row.time_zone,
-        };
+        let before =
+            ClientValues { phone: row.phone, operator_code: row.operator_code, tag: row.tag, time_zone: row.time_zone };
         let values = read_client(body, Some(before))?;
         rows::update(&mut tx, row.client_no, &values, Utc::now()).await?;
         let row = rows::get(&mut tx, id, false).await?.ok_or_else(|| ApiError::not_found("client"))?;

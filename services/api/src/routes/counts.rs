@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use domain::status::Status;
 use serde::Serialize;
-use store::mailings::MailingRow;
+use store::mailings::MailingView;
 use utoipa::ToSchema;
 
 /// A mailing's messages by status: `planned` is the sum of the others in every answer.
@@ -46,10 +46,10 @@ impl Counts {
         counts
     }
 
-    pub(super) fn of(row: &MailingRow) -> Self {
+    pub(super) fn of(view: &MailingView) -> Self {
         let none = BTreeMap::new();
-        let rows = row.counts.as_ref().map_or(&none, |counts| &counts.0);
-        Self::new(row.planned, row.complete == Some(true), row.audience_estimate, rows)
+        let rows = view.counts.as_ref().map_or(&none, |counts| &counts.0);
+        Self::new(view.planned, view.complete == Some(true), view.audience_estimate, rows)
     }
 }
 

@@ -5,7 +5,7 @@ use domain::client::{OperatorCode, Tag};
 use domain::mailing::{Delivery, Filter, InvalidMailing, Period, Text};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use store::mailings::MailingValues;
+use store::mailings::MailingRow;
 use utoipa::ToSchema;
 
 use crate::body::Fields;
@@ -40,6 +40,29 @@ pub(crate) struct NewMailing {
     /// the text twice; `at_most_once` doesn't, the message becomes `unknown`, and somebody may never get it.
     #[schema(example = "at_least_once")]
     delivery: Option<String>,
+}
+
+/// What a caller asks for, read and valid.
+pub(super) struct MailingValues {
+    pub(super) text: String,
+    pub(super) operator_codes: Vec<i16>,
+    pub(super) tags: Vec<String>,
+    pub(super) starts_at: DateTime<Utc>,
+    pub(super) ends_at: DateTime<Utc>,
+    pub(super) delivery: Delivery,
+}
+
+impl MailingValues {
+    pub(super) fn of(row: &MailingRow) -> Self {
+        Self {
+            text: row.text.clone(),
+            operator_codes: row.operator_codes.clone(),
+            tags: row.tags.clone(),
+            starts_at: row.starts_at,
+            ends_at: row.ends_at,
+            delivery: row.delivery.clone(),
+        }
+    }
 }
 
 /// What to change of a mailing that hasn't started.
@@ -141,11 +164,11 @@ pub(super) fn read_mailing(
         }
     };
     let delivery = fields.text("delivery");
-    let delivery = fields.parse("delivery", delivery, Delivery::parse).map(String::from);
+    let delivery = fields.parse("delivery", delivery, Delivery::parse);
     let delivery = delivery.or(before.map(|before| before.delivery));
     let values = match (text, filter, period) {
         (Some(text), Some((operator_codes, tags)), Some(Period { starts_at, ends_at })) => {
-            let delivery = delivery.unwrap_or_else(|| Delivery::AtLeastOnce.into());
+            let delivery = delivery.unwrap_or(Delivery::AtLeastOnce);
             Some(MailingValues { text, operator_codes, tags, starts_at, ends_at, delivery })
         }
         _ => None,

@@ -3,20 +3,20 @@ use axum::extract::State;
 use axum::http::header::LOCATION;
 use axum::http::{HeaderName, StatusCode};
 use chrono::{DateTime, SubsecRound, Utc};
-use domain::ids::partition;
-use domain::mailing::{Delivery, State as MailingState};
+use domain::mailing::State as MailingState;
 use domain::planning::Wait;
-use events::{EncodeError, MailingEvent, MailingFilter, encode};
+use events::EncodeError;
 use serde::{Deserialize, Serialize};
 use sqlx::{Connection, PgConnection};
-use store::mailings::{self as rows, Identity, MailingRow, MailingValues};
-use store::outbox;
+use store::mailings::{self as rows, MailingRow, MailingView};
+use store::outbox::{self, AppendError};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::clients::rfc3339;
 use super::counts::Counts;
-use super::mailing_form::{FilterView, MailingChange, NewMailing, read_mailing};
+use super::mailing_form::{FilterView, MailingChange, MailingValues, NewMailing, read_mailing};
+use super::waiting::Waiting;
 use super::{List, detached};
 use crate::Api;
 use crate::extract::{JsonBody, Path, Query, after, cursor, limit};
@@ -45,6 +45,8 @@ pub(crate) struct Mailing {
     #[schema(example = "at_least_once")]
     delivery: String,
     counts: Counts,
+    /// What its held messages wait for; their sum is `counts.held`.
+    waiting: Vec<Waiting>,
     #[schema(format = DateTime)]
     created_at: String,
     #[schema(format = DateTime)]
@@ -73,27 +75,30 @@ pub(crate) struct Page {
     cursor: Option<String>,
 }
 
-impl From<MailingRow> for Mailing {
-    fn from(row: MailingRow) -> Self {
-        let waiting_for = match MailingState::from(row.state.clone()) {
+impl From<MailingView> for Mailing {
+    fn from(view: MailingView) -> Self {
+        let counts = Counts::of(&view);
+        let row = view.row;
+        let waiting_for = match row.state {
             MailingState::Scheduled if row.starts_at > Utc::now() => Some(Wait::Start.to_string()),
             // Due: once its event has reached Kafka, the scheduler starts it.
             MailingState::Scheduled => Some(Wait::Publishing.to_string()),
-            MailingState::Running => row.waiting_for.clone(),
+            MailingState::Running => view.waiting_for,
             MailingState::Paused => Some(Wait::Operator.to_string()),
             _ => None,
         };
         Self {
-            counts: Counts::of(&row),
+            counts,
+            waiting: view.waiting.map_or_else(Vec::new, |sums| sums.0.into_iter().map(Waiting::from).collect()),
             id: row.id,
             text: row.text,
             filter: FilterView { mobile_operator_codes: row.operator_codes, tags: row.tags },
             starts_at: rfc3339(row.starts_at),
             ends_at: rfc3339(row.ends_at),
-            state: row.state,
+            state: row.state.into(),
             state_reason: row.state_reason,
             waiting_for,
-            delivery: row.delivery,
+            delivery: row.delivery.into(),
             created_at: rfc3339(row.created_at),
             updated_at: rfc3339(row.updated_at),
             started_at: row.started_at.map(rfc3339),
@@ -108,37 +113,17 @@ fn now() -> DateTime<Utc> {
 }
 
 /// Announces a mailing: its event goes into the outbox, in the transaction that wrote the row.
-async fn announce(
-    db: &mut PgConnection,
-    identity: &Identity,
-    values: &MailingValues,
-    state: MailingState,
-    now: DateTime<Utc>,
-) -> Result<(), ApiError> {
-    let event = MailingEvent {
-        mailing_id: identity.id,
-        mailing_no: identity.mailing_no,
-        version: identity.version,
-        state,
-        text: values.text.clone(),
-        filter: MailingFilter { mobile_operator_codes: values.operator_codes.clone(), tags: values.tags.clone() },
-        starts_at: values.starts_at,
-        ends_at: values.ends_at,
-        delivery: Delivery::from(values.delivery.clone()),
-        occurred_at: now,
-    };
-    let payload = encode(&event).map_err(|error| match error {
-        EncodeError::TooLarge(_) => ApiError::Fields(vec![FieldError {
+async fn announce(db: &mut PgConnection, row: &MailingRow, state: MailingState) -> Result<(), ApiError> {
+    let event = row.event(state, row.updated_at);
+    outbox::append(db, row.shard, &event).await.map_err(|error| match error {
+        AppendError::Encode(EncodeError::TooLarge(_)) => ApiError::Fields(vec![FieldError {
             pointer: "/filter/tags".to_owned(),
             code: "invalid",
             detail: "take up too much room in the mailing's event; name fewer".to_owned(),
         }]),
-        EncodeError::Json(error) => ApiError::Internal(error.into()),
-    })?;
-    let payload = String::from_utf8(payload).map_err(anyhow::Error::from)?;
-    let place = (identity.mailing_no, identity.shard);
-    outbox::append(db, place, (&identity.id.to_string(), &payload), now).await?;
-    Ok(())
+        AppendError::Encode(error @ EncodeError::Json(_)) => ApiError::Internal(error.into()),
+        AppendError::Sqlx(error) => error.into(),
+    })
 }
 
 /// Creates a mailing and announces it: both are written or neither is.
@@ -162,9 +147,26 @@ pub(crate) async fn create_mailing(
         let mut db = api.writing().await?;
         let mut tx = db.begin().await?;
         let (mailing_no, version) = rows::draw_number(&mut tx).await?;
-        let identity = Identity { mailing_no, id, shard: partition(mailing_no, api.shards), version };
-        rows::insert(&mut tx, &identity, &values, now).await?;
-        announce(&mut tx, &identity, &values, MailingState::Scheduled, now).await?;
+        let row = MailingRow {
+            mailing_no,
+            id,
+            shard: mailing_no.shard(api.shards),
+            version,
+            text: values.text,
+            operator_codes: values.operator_codes,
+            tags: values.tags,
+            starts_at: values.starts_at,
+            ends_at: values.ends_at,
+            state: MailingState::Scheduled,
+            state_reason: None,
+            delivery: values.delivery,
+            created_at: now,
+            updated_at: now,
+            started_at: None,
+            finished_at: None,
+        };
+        rows::insert(&mut tx, &row).await?;
+        announce(&mut tx, &row, MailingState::Scheduled).await?;
         let row = rows::get(&mut tx, id).await?.ok_or_else(|| ApiError::not_found("mailing"))?;
         tx.commit().await?;
         Ok(row)
@@ -206,16 +208,20 @@ pub(crate) async fn statistics(
     Query(page): Query<Page>,
 ) -> Result<Json<List<Statistic>>, ApiError> {
     let (rows, next_cursor) = newest_first(api, page).await?;
-    let statistic = |row: MailingRow| Statistic { counts: Counts::of(&row), mailing_id: row.id, state: row.state };
+    let statistic = |view: MailingView| Statistic {
+        counts: Counts::of(&view),
+        mailing_id: view.row.id,
+        state: view.row.state.into(),
+    };
     Ok(Json(List { items: rows.into_iter().map(statistic).collect(), next_cursor }))
 }
 
-async fn newest_first(api: Api, page: Page) -> Result<(Vec<MailingRow>, Option<String>), ApiError> {
+async fn newest_first(api: Api, page: Page) -> Result<(Vec<MailingView>, Option<String>), ApiError> {
     let limit = limit(page.limit)?;
-    let before = after('m', page.cursor.as_deref(), i64::MAX)?;
+    let before = after('m', page.cursor.as_deref(), i64::MAX)?.into();
     let rows = detached(async move { Ok(rows::list(&mut *api.db().await?, before, limit).await?) }).await?;
     let last = rows.last().filter(|_| rows.len() as i64 == limit);
-    let next = last.map(|row| cursor('m', row.mailing_no));
+    let next = last.map(|view| cursor('m', view.row.mailing_no.get()));
     Ok((rows, next))
 }
 
@@ -239,7 +245,7 @@ async fn lock_before_start(db: &mut PgConnection, id: Uuid) -> Result<(MailingRo
     let row = rows::lock(db, id).await?.ok_or_else(|| ApiError::not_found("mailing"))?;
     // The lock may have been waited for.
     let now = now();
-    if row.state != MailingState::Scheduled.as_str() || row.starts_at <= now {
+    if row.state != MailingState::Scheduled || row.starts_at <= now {
         return Err(ApiError::conflict("mailing_started", "the mailing has started; it can't be changed any more"));
     }
     Ok((row, now))
@@ -266,27 +272,25 @@ pub(crate) async fn update_mailing(
         let mut db = api.writing().await?;
         let mut tx = db.begin().await?;
         let (row, now) = lock_before_start(&mut tx, id).await?;
-        let values = read_mailing(body, Some(values(&row)), now)?;
-        let version = rows::update(&mut tx, row.mailing_no, &values, now).await?;
-        let identity = Identity { mailing_no: row.mailing_no, id, shard: row.shard, version };
-        announce(&mut tx, &identity, &values, MailingState::Scheduled, now).await?;
+        let values = read_mailing(body, Some(MailingValues::of(&row)), now)?;
+        let mut row = MailingRow {
+            text: values.text,
+            operator_codes: values.operator_codes,
+            tags: values.tags,
+            starts_at: values.starts_at,
+            ends_at: values.ends_at,
+            delivery: values.delivery,
+            updated_at: now,
+            ..row
+        };
+        row.version = rows::update(&mut tx, &row).await?;
+        announce(&mut tx, &row, MailingState::Scheduled).await?;
         let row = rows::get(&mut tx, id).await?.ok_or_else(|| ApiError::not_found("mailing"))?;
         tx.commit().await?;
         Ok(row)
     })
     .await?;
     Ok(Json(row.into()))
-}
-
-fn values(row: &MailingRow) -> MailingValues {
-    MailingValues {
-        text: row.text.clone(),
-        operator_codes: row.operator_codes.clone(),
-        tags: row.tags.clone(),
-        starts_at: row.starts_at,
-        ends_at: row.ends_at,
-        delivery: row.delivery.clone(),
-    }
 }
 
 /// Withdraws a mailing that hasn't started. Its last event says that it is cancelled.
@@ -304,11 +308,10 @@ pub(crate) async fn delete_mailing(State(api): State<Api>, Path(id): Path<Uuid>)
     detached(async move {
         let mut db = api.writing().await?;
         let mut tx = db.begin().await?;
-        let (row, now) = lock_before_start(&mut tx, id).await?;
-        let values = values(&row);
-        let version = rows::update(&mut tx, row.mailing_no, &values, now).await?;
-        let identity = Identity { mailing_no: row.mailing_no, id, shard: row.shard, version };
-        announce(&mut tx, &identity, &values, MailingState::Cancelled, now).await?;
+        let (mut row, now) = lock_before_start(&mut tx, id).await?;
+        row.updated_at = now;
+        row.version = rows::update(&mut tx, &row).await?;
+        announce(&mut tx, &row, MailingState::Cancelled).await?;
         rows::delete(&mut tx, row.mailing_no).await?;
         tx.commit().await?;
         Ok(())

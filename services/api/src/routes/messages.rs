@@ -1,14 +1,16 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use domain::ids::MessageId;
+use domain::ids::{MailingNo, MessageId};
 use domain::status::Status;
 use serde::{Deserialize, Serialize};
+use store::mailings;
 use store::messages::{self as rows, MessageView, StepView};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::clients::rfc3339;
+use super::waiting::until;
 use super::{List, detached};
 use crate::Api;
 use crate::extract::{Path, Query, after, cursor, limit};
@@ -37,30 +39,50 @@ pub(crate) struct Message {
     code: Option<i32>,
     /// How long the last attempt took.
     latency_ms: Option<i32>,
+    /// While it waits (`retrying`, `held`): nothing happens to it before. Null: it doesn't wait, or for something that has
+    /// no time.
+    #[schema(format = DateTime)]
+    until: Option<String>,
     #[schema(format = DateTime)]
     planned_at: String,
     #[schema(format = DateTime)]
     updated_at: String,
 }
 
-/// A message with each of its failed attempts.
+/// A message with all that it went through.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct MessageStory {
     #[serde(flatten)]
     message: Message,
-    failed_attempts: Vec<FailedAttempt>,
+    /// In the order in which they happened; the first 1,000.
+    steps: Vec<MessageStep>,
 }
 
-/// An attempt that failed.
+/// What a message went through: an attempt that failed, a wait that the provider asked for, or a hold.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct FailedAttempt {
+#[schema(example = json!({
+    "round": 1, "attempt": 2, "status": "retrying", "reason": "provider_error", "code": 500, "latency_ms": 48,
+    "until": "2026-05-01T12:00:03.000000Z", "detail": "code 17: try later", "occurred_at": "2026-05-01T12:00:01.000000Z"
+}))]
+pub(crate) struct MessageStep {
+    /// 1, and one more each time it was planned again.
     round: i32,
-    /// From 1, over all rounds.
+    /// Attempts so far, over all rounds. A wait that cost none has the number of the attempt before it.
     attempt: i32,
-    /// `provider_error`, `timeout`, `connection`, `bad_answer`, `rejected`, `exhausted`.
+    /// `retrying`: an attempt failed, or the provider said to come later; `held`: it waited to be planned again; `failed`: the
+    /// last attempt.
+    status: String,
+    /// `provider_error`, `timeout`, `connection`, `bad_answer`, `throttled`, `rejected`, `exhausted`; of a hold what it waited
+    /// for.
     reason: Option<String>,
+    /// The provider's HTTP status.
     code: Option<i32>,
+    /// How long the attempt took.
     latency_ms: Option<i32>,
+    /// The next attempt or round began no earlier.
+    #[schema(format = DateTime)]
+    until: Option<String>,
+    /// In the provider's words or ours; runs of digits are masked.
     detail: Option<String>,
     #[schema(format = DateTime)]
     occurred_at: String,
@@ -78,26 +100,33 @@ pub(crate) struct ListMessages {
     cursor: Option<String>,
 }
 
-fn message(mailing_no: i64, mailing_id: Option<Uuid>, row: MessageView) -> Result<Message, ApiError> {
+fn message(mailing_no: MailingNo, mailing_id: Option<Uuid>, row: MessageView) -> Result<Message, ApiError> {
+    let until = match row.status {
+        Status::Retrying | Status::Held => until(row.reason.as_deref(), row.not_before),
+        _ => None,
+    };
     Ok(Message {
         message_id: MessageId::new(mailing_no, row.client_no).map_err(anyhow::Error::from)?.to_string(),
         mailing_id,
         client_id: row.client_id,
-        status: row.status,
+        status: row.status.into(),
         reason: row.reason,
         round: row.round,
         attempts: row.attempts,
         code: row.code,
         latency_ms: row.latency_ms,
+        until,
         planned_at: rfc3339(row.planned_at),
         updated_at: rfc3339(row.updated_at),
     })
 }
 
-fn failed_attempt(row: StepView) -> FailedAttempt {
-    FailedAttempt {
+fn step(row: StepView) -> MessageStep {
+    MessageStep {
+        until: until(row.reason.as_deref(), row.not_before),
         round: row.round,
         attempt: row.attempt,
+        status: row.status.into(),
         reason: row.reason,
         code: row.code,
         latency_ms: row.latency_ms,
@@ -106,15 +135,15 @@ fn failed_attempt(row: StepView) -> FailedAttempt {
     }
 }
 
-/// Refuses a status that no message can be listed by.
-fn check_status(status: Option<&str>) -> Result<(), ApiError> {
+/// Reads the status to list by, unless no message can be listed by it.
+fn listed_status(status: Option<String>) -> Result<Option<Status>, ApiError> {
     let refused = |detail: &str| Err(ApiError::refused(StatusCode::BAD_REQUEST, "invalid_status", detail));
-    match status.map(|status| Status::from(status.to_owned())) {
+    match status.map(Status::from) {
         Some(Status::Created) => refused("created messages have no rows yet; see the mailing's counts"),
         Some(Status::Other(_)) => {
             refused("status must be retrying, held, succeeded, failed, expired, cancelled or unknown")
         }
-        _ => Ok(()),
+        status => Ok(status),
     }
 }
 
@@ -133,20 +162,20 @@ pub(crate) async fn list_messages(
     Path(id): Path<Uuid>,
     Query(query): Query<ListMessages>,
 ) -> Result<Json<List<Message>>, ApiError> {
-    check_status(query.status.as_deref())?;
+    let status = listed_status(query.status)?;
     let limit = limit(query.limit)?;
-    let after = after('g', query.cursor.as_deref(), 0)?;
+    let after = after('g', query.cursor.as_deref(), 0)?.into();
     let (mailing_no, (rows, next)) = detached(async move {
         let mut db = api.db().await?;
-        let mailing_no = rows::mailing_no(&mut db, id).await?.ok_or_else(|| ApiError::not_found("mailing"))?;
-        Ok((mailing_no, rows::list(&mut db, mailing_no, query.status.as_deref(), after, limit).await?))
+        let mailing_no = mailings::number(&mut db, id).await?.ok_or_else(|| ApiError::not_found("mailing"))?;
+        Ok((mailing_no, rows::list(&mut db, mailing_no, status.as_ref(), after, limit).await?))
     })
     .await?;
     let items = rows.into_iter().map(|row| message(mailing_no, Some(id), row)).collect::<Result<_, _>>()?;
-    Ok(Json(List { items, next_cursor: next.map(|client_no| cursor('g', client_no)) }))
+    Ok(Json(List { items, next_cursor: next.map(|client_no| cursor('g', client_no.get())) }))
 }
 
-/// Reads a message with each of its failed attempts.
+/// Reads a message with all that it went through.
 #[utoipa::path(
     get, path = "/messages/{message_id}", tag = "messages", operation_id = "messages_get",
     params(("message_id" = String, Path, description = "The message's id, a decimal string")),
@@ -163,15 +192,14 @@ pub(crate) async fn get_message(
     let id: MessageId = message_id.parse().map_err(|_| {
         ApiError::refused(StatusCode::BAD_REQUEST, "invalid_message_id", "the message id isn't one of ours")
     })?;
-    let (mailing, row, attempts) = detached(async move {
+    let (mailing, row, steps) = detached(async move {
         let mut db = api.db().await?;
-        let (mailing, row) = rows::get(&mut db, id.mailing_no(), id.client_no())
-            .await?
-            .ok_or_else(|| ApiError::not_found("message with a status"))?;
-        let attempts = rows::steps(&mut db, id.mailing_no(), id.client_no()).await?;
-        Ok((mailing, row, attempts))
+        let (mailing, row) =
+            rows::get(&mut db, id).await?.ok_or_else(|| ApiError::not_found("message with a status"))?;
+        let steps = rows::steps(&mut db, id).await?;
+        Ok((mailing, row, steps))
     })
     .await?;
     let message = message(id.mailing_no(), mailing, row)?;
-    Ok(Json(MessageStory { message, failed_attempts: attempts.into_iter().map(failed_attempt).collect() }))
+    Ok(Json(MessageStory { message, steps: steps.into_iter().map(step).collect() }))
 }

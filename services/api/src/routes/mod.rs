@@ -6,6 +6,8 @@ mod import;
 mod mailing_form;
 mod mailings;
 mod messages;
+mod sending;
+mod waiting;
 
 use std::future::Future;
 
@@ -29,6 +31,7 @@ pub(crate) fn all() -> OpenApiRouter<Api> {
         .routes(routes!(messages::list_messages))
         .routes(routes!(messages::get_message))
         .routes(routes!(mailings::statistics))
+        .routes(routes!(sending::get_sending))
 }
 
 /// A page of a list.

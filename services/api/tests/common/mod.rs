@@ -5,7 +5,9 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request};
 use chrono::{TimeDelta, Utc};
-use domain::database::DatabaseMark;
+use domain::mark::DatabaseMark;
+use events::topics::Topics;
+use kafka::Cluster;
 use prometheus::Registry;
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -27,7 +29,7 @@ pub struct Answer {
 impl App {
     /// On the Postgres that Herald ran with, as far as Kafka knows.
     pub async fn new(pool: PgPool) -> Self {
-        let known = store::database::mark(&mut pool.acquire().await.unwrap()).await.unwrap();
+        let known = store::mark::read(&mut pool.acquire().await.unwrap()).await.unwrap();
         Self::knowing(pool, Some(known))
     }
 
@@ -35,7 +37,9 @@ impl App {
         let registry = Registry::new();
         let metrics = api::Metrics::register(&registry).unwrap();
         let (_, known) = watch::channel(known);
-        Self { router: api::router(pool, 6, known, metrics), registry }
+        // Nothing listens on port 1.
+        let kafka = Cluster::new(Topics::new("api", Some(6)), "127.0.0.1:1", vec![], "test");
+        Self { router: api::router(pool, &kafka, known, metrics).unwrap(), registry }
     }
 
     pub async fn send(&self, request: Request<Body>) -> Answer {

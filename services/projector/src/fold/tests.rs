@@ -7,12 +7,14 @@ use uuid::Uuid;
 
 use super::*;
 
-const MAILING: i64 = 42;
+fn mailing() -> MailingNo {
+    42.into()
+}
 
 fn event(client_no: i64, round: i32, status: Status, attempt: i32) -> StatusEvent {
     let kind = if status.is_settled() { Kind::Settled } else { Kind::Open };
     StatusEvent {
-        message_id: MessageId::new(MAILING, client_no).unwrap(),
+        message_id: MessageId::new(mailing(), client_no.into()).unwrap(),
         mailing_id: Uuid::nil(),
         client_id: Uuid::from_u128(client_no as u128),
         round,
@@ -35,10 +37,10 @@ fn event(client_no: i64, round: i32, status: Status, attempt: i32) -> StatusEven
 /// The tables, in memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Tables {
-    rows: BTreeMap<(i64, i64), MessageRow>,
+    rows: BTreeMap<(MailingNo, ClientNo), MessageRow>,
     steps: BTreeMap<(i32, i64), StepRow>,
-    counts: BTreeMap<(i64, i32, String), i64>,
-    settled_rounds: BTreeMap<(i64, i32), SettledRounds>,
+    counts: BTreeMap<(MailingNo, i32, String), i64>,
+    settled_rounds: BTreeMap<(MailingNo, i32), SettledRounds>,
 }
 
 type Log = Vec<(i32, i64, StatusEvent)>;
@@ -113,7 +115,7 @@ fn a_row_shows_what_stands_and_the_rounds_that_are_settled() {
     ];
     for (name, history, expected, settled) in cases {
         let tables = written(&log(&history));
-        let row = &tables.rows[&(MAILING, 1)];
+        let row = &tables.rows[&(mailing(), 1.into())];
         assert_eq!((row.status.as_str(), row.round, row.settled_round, row.attempts), expected, "{name}");
         assert_eq!(tables.settled_rounds.values().map(|rounds| rounds.all).sum::<i64>(), settled, "{name}");
     }
@@ -131,7 +133,7 @@ fn only_calls_that_failed_are_steps() {
 fn a_status_that_was_passed_through_leaves_a_count_of_zero() {
     let log = log(&[(1, Status::Retrying, 1), (1, Status::Succeeded, 2)]);
     let expected =
-        BTreeMap::from([((MAILING, 0, "retrying".to_owned()), 0), ((MAILING, 0, "succeeded".to_owned()), 1)]);
+        BTreeMap::from([((mailing(), 0, "retrying".to_owned()), 0), ((mailing(), 0, "succeeded".to_owned()), 1)]);
     assert_eq!(written(&log).counts, expected);
     let mut apart = Tables::default();
     apart.write(&log[..1]);
@@ -190,9 +192,9 @@ proptest! {
         let mut counts = BTreeMap::new();
         let mut settled = BTreeMap::new();
         for row in tables.rows.values() {
-            let partition = (row.client_no % 2) as i32;
-            *counts.entry((MAILING, partition, row.status.clone())).or_insert(0) += 1;
-            let sums: &mut SettledRounds = settled.entry((MAILING, partition)).or_default();
+            let partition = (row.client_no.get() % 2) as i32;
+            *counts.entry((mailing(), partition, row.status.to_string())).or_insert(0) += 1;
+            let sums: &mut SettledRounds = settled.entry((mailing(), partition)).or_default();
             sums.all += i64::from(row.settled_round);
             sums.again += i64::from((row.settled_round - 1).max(0));
         }

@@ -21,7 +21,7 @@ fn fill(inbox: &Inbox, partition: i32, offsets: std::ops::Range<i64>) {
 }
 
 fn step(partition: i32, from: Option<i64>, to: i64) -> OffsetMove {
-    OffsetMove { partition, from, to }
+    OffsetMove { partition, from, to, seen: None }
 }
 
 fn committed(commits: Vec<Commit>) -> Vec<(i32, i64)> {

@@ -74,7 +74,7 @@ fn provider(url: &str, more: &[&str]) -> (Provider, Readiness) {
 }
 
 async fn call(provider: &Provider, may_begin: bool) -> Call {
-    let message = MessageId::new(7, 3).unwrap();
+    let message = MessageId::new(7.into(), 3.into()).unwrap();
     let request = Request { id: message.get(), phone: 79_123_456_789, text: "hello" };
     provider.call(message, &request, move || may_begin).await
 }

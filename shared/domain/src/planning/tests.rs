@@ -23,7 +23,7 @@ fn facts(settled: i64) -> PlanningFacts {
 }
 
 fn progress(complete: bool, emitted: i64) -> Progress {
-    Progress { audience_max: 9, cursor: 5, complete, planned: emitted, emitted, again: 0, pass: None }
+    Progress { audience_max: 9.into(), cursor: 5.into(), complete, planned: emitted, emitted, again: 0, pass: None }
 }
 
 #[test]

@@ -142,7 +142,7 @@ async fn attempts_gaps_statuses_and_reasons_follow_the_answers() {
         assert_eq!(message["attempts"], case.attempts, "{context}");
 
         let story = world.api.get(&format!("/messages/{id}")).await;
-        let failed = story["failed_attempts"].as_array().unwrap();
+        let failed = story["steps"].as_array().unwrap();
         let reasons: Vec<&str> = failed.iter().map(|attempt| attempt["reason"].as_str().unwrap()).collect();
         assert_eq!(reasons, case.failed, "{context}");
         let numbers: Vec<i64> = failed.iter().map(|attempt| attempt["attempt"].as_i64().unwrap()).collect();

@@ -79,7 +79,7 @@ async fn published(world: &World) -> BTreeMap<String, Vec<i64>> {
     let mut versions: BTreeMap<String, Vec<i64>> = BTreeMap::new();
     for record in world.records(Topic::MailingEvents, Isolation::Committed).await {
         let event: MailingEvent = decode(record.payload.as_deref()).unwrap();
-        versions.entry(event.mailing_id.to_string()).or_default().push(event.version);
+        versions.entry(event.mailing_id.to_string()).or_default().push(event.version.get());
     }
     versions
 }

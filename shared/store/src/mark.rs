@@ -1,13 +1,13 @@
 //! The table `database_mark`, and the server it is on.
 
-use domain::database::DatabaseMark;
+use domain::mark::DatabaseMark;
 use sqlx::PgConnection;
 
 // pg_control_checkpoint() would still tell the old timeline for a while after a promotion.
 
 /// Reads which database this is and how far. Holds for as long as the connection lives: another state needs another server
 /// process. Fails on a standby.
-pub async fn mark(db: &mut PgConnection) -> sqlx::Result<DatabaseMark> {
+pub async fn read(db: &mut PgConnection) -> sqlx::Result<DatabaseMark> {
     sqlx::query_as!(
         DatabaseMark,
         r#"SELECT (SELECT system_identifier::text FROM pg_control_system()) AS "system_identifier!",
@@ -23,7 +23,7 @@ pub async fn mark(db: &mut PgConnection) -> sqlx::Result<DatabaseMark> {
 
 /// Raises the mark, outside a transaction: what it returns must be on disk before Kafka is told, and whatever was read
 /// before is in every state that has this mark. All in one statement, for the commit makes the number durable as well.
-pub async fn next_mark(db: &mut PgConnection) -> sqlx::Result<DatabaseMark> {
+pub async fn next(db: &mut PgConnection) -> sqlx::Result<DatabaseMark> {
     sqlx::query_as!(
         DatabaseMark,
         r#"UPDATE database_mark SET mark = mark + 1

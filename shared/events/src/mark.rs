@@ -1,5 +1,6 @@
 use chrono::{DateTime, Utc};
-use domain::database::DatabaseMark;
+use domain::ids::MailingNo;
+use domain::mark::DatabaseMark;
 use serde::{Deserialize, Serialize};
 
 /// Which Postgres Herald runs with, and how far it is at least: written in the transactions that tell of what lies in it.
@@ -13,7 +14,7 @@ pub struct DatabaseRecord {
     /// The count in the database. One that is lower there is an older state.
     pub mark: i64,
     /// The highest mailing number given out.
-    pub mailing_no: i64,
+    pub mailing_no: MailingNo,
     /// By the writer's clock.
     pub recorded_at: DateTime<Utc>,
 }

@@ -1,5 +1,6 @@
 //! Whether Postgres is the one that Herald last ran with, or an older state of it.
 
+use crate::ids::MailingNo;
 use crate::mailing::State;
 
 /// What tells a database from another, and from an older state of itself.
@@ -13,12 +14,12 @@ pub struct DatabaseMark {
     /// go on in a restored database, and soon pass what they had reached.
     pub mark: i64,
     /// The highest mailing number given out.
-    pub mailing_no: i64,
+    pub mailing_no: MailingNo,
 }
 
 /// Why nothing may be written, planned or published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Doubt {
+pub enum Mismatch {
     /// Nothing was recorded yet, or it couldn't be read.
     #[error("Kafka has not told yet which Postgres Herald last ran with")]
     Unknown,
@@ -34,14 +35,14 @@ pub enum Doubt {
 }
 
 /// Compares the database as found with the newest that was recorded.
-pub fn check(recorded: Option<&DatabaseMark>, found: &DatabaseMark) -> Result<(), Doubt> {
-    let recorded = recorded.ok_or(Doubt::Unknown)?;
+pub fn check(recorded: Option<&DatabaseMark>, found: &DatabaseMark) -> Result<(), Mismatch> {
+    let recorded = recorded.ok_or(Mismatch::Unknown)?;
     if found.system_identifier != recorded.system_identifier {
-        Err(Doubt::OtherServer)
+        Err(Mismatch::OtherServer)
     } else if found.timeline != recorded.timeline {
-        Err(Doubt::OtherTimeline)
+        Err(Mismatch::OtherTimeline)
     } else if found.mark < recorded.mark || found.mailing_no < recorded.mailing_no {
-        Err(Doubt::Older)
+        Err(Mismatch::Older)
     } else {
         Ok(())
     }
@@ -69,27 +70,27 @@ mod tests {
             system_identifier: system_identifier.to_owned(),
             timeline,
             mark,
-            mailing_no,
+            mailing_no: MailingNo::from(mailing_no),
         };
         let recorded = mark("7", 2, 100, 40);
         for (name, found, expected) in [
             ("as recorded", recorded.clone(), Ok(())),
             ("further", mark("7", 2, 101, 41), Ok(())),
-            ("another server", mark("8", 2, 101, 41), Err(Doubt::OtherServer)),
-            ("promoted", mark("7", 3, 101, 41), Err(Doubt::OtherTimeline)),
-            ("an earlier timeline", mark("7", 1, 101, 41), Err(Doubt::OtherTimeline)),
-            ("an older state", mark("7", 2, 99, 41), Err(Doubt::Older)),
-            ("numbers would be given out again", mark("7", 2, 100, 39), Err(Doubt::Older)),
+            ("another server", mark("8", 2, 101, 41), Err(Mismatch::OtherServer)),
+            ("promoted", mark("7", 3, 101, 41), Err(Mismatch::OtherTimeline)),
+            ("an earlier timeline", mark("7", 1, 101, 41), Err(Mismatch::OtherTimeline)),
+            ("an older state", mark("7", 2, 99, 41), Err(Mismatch::Older)),
+            ("numbers would be given out again", mark("7", 2, 100, 39), Err(Mismatch::Older)),
         ] {
             assert_eq!(check(Some(&recorded), &found), expected, "{name}");
         }
-        assert_eq!(check(None, &recorded), Err(Doubt::Unknown));
+        assert_eq!(check(None, &recorded), Err(Mismatch::Unknown));
     }
 
     #[test]
-    fn every_doubt_that_recovery_mends_names_it() {
-        for doubt in [Doubt::OtherServer, Doubt::OtherTimeline, Doubt::Older] {
-            assert!(doubt.to_string().ends_with("run `herald recover`"), "{doubt}");
+    fn every_mismatch_that_recovery_mends_names_it() {
+        for mismatch in [Mismatch::OtherServer, Mismatch::OtherTimeline, Mismatch::Older] {
+            assert!(mismatch.to_string().ends_with("run `herald recover`"), "{mismatch}");
         }
     }
 

@@ -5,20 +5,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use chrono::{DateTime, Utc};
-use domain::database::{DatabaseMark, Doubt, check, recovered_state};
-use domain::ids::partition;
+use domain::ids::{ClientNo, MailingNo, Version};
 use domain::mailing::State;
+use domain::mark::{DatabaseMark, Mismatch, check, recovered_state};
 use events::topics::Topic;
-use events::{DatabaseRecord, Event, MailingEvent, MailingFilter, ProgressRecord, decode, encode};
+use events::{DatabaseRecord, Event, MailingEvent, ProgressRecord, decode};
 use kafka::{Cluster, Isolation, TableReader, TransactionalProducer, high_watermarks};
-use sqlx::{Connection, PgConnection};
-use store::mailings::{self, Identity, MailingValues};
-use store::{database, outbox, recovery};
+use sqlx::{Connection, PgConnection, PgPool};
+use store::mailings::{self, MailingRow};
+use store::{mark, outbox, recovery};
 use uuid::Uuid;
-
-use crate::cli;
-use crate::services::check_topics;
-use crate::verbs::kafka_client;
 
 /// How long a relay that doesn't know of the restore yet may hold the lock.
 const LOCK: Duration = Duration::from_secs(20);
@@ -28,28 +24,42 @@ const INIT: Duration = Duration::from_secs(30);
 const READ: Duration = Duration::from_secs(600);
 const ENDS: Duration = Duration::from_secs(10);
 
-pub(crate) async fn recover(settings: cli::Recover) -> anyhow::Result<()> {
-    let kafka = kafka_client(&settings.kafka, &settings.topics, "herald-recover")?;
-    let pool = store::connect(settings.postgres.database_url.expose(), 1)?;
+/// What was wrong with Postgres, and what was done about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// How it differed from what Kafka says.
+    pub mismatch: Mismatch,
+    /// Mailings that had no row.
+    pub back: usize,
+    /// Mailings whose row was older than their event.
+    pub renewed: usize,
+    /// Mailings whose row was there, though they were withdrawn.
+    pub withdrawn: usize,
+    /// Live mailings, published with a new version.
+    pub announced: usize,
+    /// Mailing numbers go on above this one.
+    pub mailing_no: MailingNo,
+    /// Client numbers go on above this one.
+    pub client_no: ClientNo,
+}
+
+/// Brings a Postgres that is older than Kafka, or another one, up to what Kafka says. None: it is neither, and nothing was
+/// changed. Services may run meanwhile.
+pub async fn recover(kafka: &Cluster, pool: &PgPool) -> anyhow::Result<Option<Recovered>> {
     let mut db = pool.acquire().await.context("connect to Postgres (DATABASE_URL)")?.detach();
-    store::check_schema(&mut db).await?;
-    check_topics(&kafka).await?;
     let client = kafka.clone();
     let recorded = blocking(move || Ok(kafka::recorded_mark(&client)?)).await?;
-    let found = database::mark(&mut db).await?;
-    let doubt = match check(recorded.as_ref(), &found) {
-        Err(Doubt::Unknown) => {
+    let found = mark::read(&mut db).await?;
+    let mismatch = match check(recorded.as_ref(), &found) {
+        Err(Mismatch::Unknown) => {
             let client = kafka.clone();
             let log = blocking(move || Log::read(&client)).await?;
-            (log.mailing_no > found.mailing_no).then_some(Doubt::Older)
+            (log.mailing_no > found.mailing_no).then_some(Mismatch::Older)
         }
         checked => checked.err(),
     };
-    let Some(doubt) = doubt else {
-        println!("Postgres is the one that Herald last ran with, and no older than Kafka: nothing was changed");
-        return Ok(());
-    };
-    println!("{}", doubt.to_string().trim_end_matches(": run `herald recover`"));
+    let Some(mismatch) = mismatch else { return Ok(None) };
+    tracing::info!(%mismatch, "recovering");
 
     // From here on no relay publishes, and what planners remember of the mailings they planned is worth nothing: each begins
     // again by reading the progress. The log is read behind that, when nobody can write to it any more.
@@ -57,7 +67,7 @@ pub(crate) async fn recover(settings: cli::Recover) -> anyhow::Result<()> {
     let client = kafka.clone();
     let (relay, log) = blocking(move || Ok((fence(&client)?, Log::read(&client)?))).await?;
     runtime::crash_point!("recover::fenced");
-    let mark = restore(&mut db, log, recorded, kafka.topics.shards()).await?;
+    let (recovered, mark) = restore(&mut db, log, mismatch, recorded, kafka.topics.shards()).await?;
     runtime::crash_point!("recover::restored");
     let client = kafka.clone();
     blocking(move || {
@@ -65,8 +75,7 @@ pub(crate) async fn recover(settings: cli::Recover) -> anyhow::Result<()> {
         Ok(relay.publish([kafka::database_record(&topic, "relay", &DatabaseRecord::of(mark, Utc::now()))?])?)
     })
     .await?;
-    println!("recovered: services that run go on by themselves, and projectors write again what is missing");
-    Ok(())
+    Ok(Some(recovered))
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> anyhow::Result<T> + Send + 'static) -> anyhow::Result<T> {
@@ -101,14 +110,19 @@ struct Log {
     mailings: HashMap<Uuid, MailingEvent>,
     progress: HashMap<Uuid, ProgressRecord>,
     /// The highest mailing number in any topic: a message's mailing is in mailing-events.
-    mailing_no: i64,
+    mailing_no: MailingNo,
     /// The highest client number in any topic: a message's client is in the audience that its mailing's progress bounds.
-    client_no: i64,
+    client_no: ClientNo,
 }
 
 impl Log {
     fn read(kafka: &Cluster) -> anyhow::Result<Self> {
-        let mut log = Self { mailings: HashMap::new(), progress: HashMap::new(), mailing_no: 0, client_no: 0 };
+        let mut log = Self {
+            mailings: HashMap::new(),
+            progress: HashMap::new(),
+            mailing_no: MailingNo::default(),
+            client_no: ClientNo::default(),
+        };
         each(kafka, Topic::MailingEvents, |event| log.take(event))?;
         each(kafka, Topic::PlanningProgress, |progress: ProgressRecord| {
             log.mailing_no = log.mailing_no.max(progress.mailing_no);
@@ -145,9 +159,10 @@ fn each<E: Event>(kafka: &Cluster, topic: Topic, mut take: impl FnMut(E)) -> any
 async fn restore(
     db: &mut PgConnection,
     mut log: Log,
+    mismatch: Mismatch,
     recorded: Option<DatabaseMark>,
     shards: u32,
-) -> anyhow::Result<DatabaseMark> {
+) -> anyhow::Result<(Recovered, DatabaseMark)> {
     let now = Utc::now();
     let mut tx = db.begin().await?;
     recovery::lock(&mut tx).await?;
@@ -169,7 +184,7 @@ async fn restore(
         if row.is_some_and(|row| row.version >= event.version) {
             continue;
         }
-        let state = recovered_state(row.map(|row| State::from(row.state.clone())), event.state.clone());
+        let state = recovered_state(row.map(|row| row.state.clone()), event.state.clone());
         // Withdrawn before its start: such a mailing has no row.
         if state == State::Cancelled && !log.progress.contains_key(&event.mailing_id) {
             if row.is_some() {
@@ -178,38 +193,43 @@ async fn restore(
             }
             continue;
         }
-        write(&mut tx, event, state, partition(event.mailing_no, shards)).await?;
+        write(&mut tx, event, state, shards).await?;
         if row.is_some() { renewed += 1 } else { back += 1 }
     }
 
     let announced = announce(&mut tx, &log, &unpublished, shards, now).await?;
     let (mailing_no, client_no) = recovery::raise_numbers(&mut tx, log.mailing_no, log.client_no).await?;
     recovery::raise_mark(&mut tx, recorded.map_or(0, |recorded| recorded.mark)).await?;
-    let mark = database::next_mark(&mut tx).await?;
+    let mark = mark::next(&mut tx).await?;
     tx.commit().await?;
-    println!("mailings: {back} brought back, {renewed} brought up to date, {withdrawn} withdrawn");
-    println!("numbers go on above {mailing_no} for mailings, above {client_no} for clients");
-    println!("live mailings with a new version: {announced}");
-    Ok(mark)
+    Ok((Recovered { mismatch, back, renewed, withdrawn, announced, mailing_no, client_no }, mark))
 }
 
-async fn write(db: &mut PgConnection, event: &MailingEvent, state: State, shard: i32) -> anyhow::Result<()> {
-    let identity = Identity { mailing_no: event.mailing_no, id: event.mailing_id, shard, version: event.version };
-    let values = MailingValues {
-        text: event.text.clone(),
-        operator_codes: event.filter.mobile_operator_codes.clone(),
-        tags: event.filter.tags.clone(),
-        starts_at: event.starts_at,
-        ends_at: event.ends_at,
-        delivery: event.delivery.to_string(),
-    };
+async fn write(db: &mut PgConnection, event: &MailingEvent, state: State, shards: u32) -> anyhow::Result<()> {
     // A UUIDv7 tells when it was drawn, to the millisecond.
     let created_at = event.mailing_id.get_timestamp().and_then(|time| {
         let (seconds, nanos) = time.to_unix();
         DateTime::from_timestamp(seconds.cast_signed(), nanos)
     });
-    let times = (created_at.unwrap_or(event.occurred_at), event.occurred_at);
-    if !recovery::write_mailing(db, &identity, &values, state.as_str(), times).await? {
+    let row = MailingRow {
+        mailing_no: event.mailing_no,
+        id: event.mailing_id,
+        shard: event.mailing_no.shard(shards),
+        version: event.version,
+        text: event.text.clone(),
+        operator_codes: event.filter.mobile_operator_codes.clone(),
+        tags: event.filter.tags.clone(),
+        starts_at: event.starts_at,
+        ends_at: event.ends_at,
+        state,
+        state_reason: None,
+        delivery: event.delivery.clone(),
+        created_at: created_at.unwrap_or(event.occurred_at),
+        updated_at: event.occurred_at,
+        started_at: None,
+        finished_at: None,
+    };
+    if !recovery::write_mailing(db, &row).await? {
         bail!(
             "number {} is another mailing's in Postgres than {}: nothing was changed",
             event.mailing_no,
@@ -229,37 +249,20 @@ async fn announce(
     now: DateTime<Utc>,
 ) -> anyhow::Result<usize> {
     let mut announced = 0;
-    for row in recovery::mailings(db).await? {
-        if ["scheduled", "running", "paused"].contains(&row.state.as_str()) {
+    for mut row in recovery::mailings(db).await? {
+        if matches!(row.state, State::Scheduled | State::Running | State::Paused) {
             let known = log.mailings.get(&row.id);
-            let version = recovery::renew_version(db, row.mailing_no, known.map_or(0, |event| event.version)).await?;
-            let row = mailings::lock(db, row.id).await?.context("the row is locked")?;
-            let event = MailingEvent {
-                mailing_id: row.id,
-                mailing_no: row.mailing_no,
-                version,
-                state: known.map_or(State::Scheduled, |event| event.state.clone()),
-                text: row.text,
-                filter: MailingFilter { mobile_operator_codes: row.operator_codes, tags: row.tags },
-                starts_at: row.starts_at,
-                ends_at: row.ends_at,
-                delivery: row.delivery.into(),
-                occurred_at: now,
-            };
-            append(db, &event, shards, now).await?;
+            let above = known.map_or(Version::default(), |event| event.version);
+            row.version = recovery::renew_version(db, row.mailing_no, above).await?;
+            let state = known.map_or(State::Scheduled, |event| event.state.clone());
+            outbox::append(db, row.mailing_no.shard(shards), &row.event(state, now)).await?;
             announced += 1;
         }
     }
     for event in unpublished.iter().filter_map(|id| log.mailings.get(id)) {
         if event.state == State::Cancelled {
-            append(db, event, shards, now).await?;
+            outbox::append(db, event.mailing_no.shard(shards), event).await?;
         }
     }
     Ok(announced)
-}
-
-async fn append(db: &mut PgConnection, event: &MailingEvent, shards: u32, now: DateTime<Utc>) -> anyhow::Result<()> {
-    let payload = String::from_utf8(encode(event)?)?;
-    let place = (event.mailing_no, partition(event.mailing_no, shards));
-    Ok(outbox::append(db, place, (&event.mailing_id.to_string(), &payload), now).await?)
 }

@@ -4,29 +4,27 @@
 //! the place of the shard's planner, and the mailing stays paused until its progress is written: killed at any moment it
 //! leaves records and statuses that its next run finds.
 
-mod remains;
-
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use chrono::Utc;
-use domain::ids::{MessageId, partition};
-use domain::mailing::{Delivery, State};
-use domain::replan::{Evidence, Shown, Verdict};
+use domain::ids::{ClientNo, MessageId};
+use domain::mailing::State;
+use domain::replan::{Fate, Remains, Shown};
 use domain::status::{Reason, Status};
 use events::topics::Topic;
-use events::{Kind, MailingEvent, MailingFilter, ProgressRecord, Source, StatusEvent, encode};
+use events::{Kind, MessageEvent, ProgressRecord, Source, StatusEvent, encode};
 use futures::future::try_join_all;
 use kafka::{Cluster, GroupView, Outgoing, Producer, TransactionalProducer};
 use sqlx::PgPool;
 use store::mailings::{self, MailingRow};
-use store::planning::{self, LiveMailing, Mirror, PageClient};
+use store::planning::{self, ClientRange, Mirror, PageClient};
 use store::{outbox, projection, replan as rows};
 use uuid::Uuid;
 
+use super::remains::{InDoubt, MailingLog};
 use crate::{drain, page, producer, progress};
-use remains::Remains;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// A member that was killed is in its group until its session is over: 12 s.
@@ -63,38 +61,42 @@ pub struct Replanned {
 /// Schedulers or senders run; the projector doesn't write; the mailing isn't running or paused; status-events was made anew, and
 /// what was sent can't be known. Nothing is sent in any of these cases.
 pub async fn replan(kafka: &Cluster, pool: &PgPool, id: Uuid) -> anyhow::Result<Replanned> {
-    let row = mailings::get(&mut *pool.acquire().await?, id).await?.context("there is no mailing with this id")?;
-    let live = [State::Running, State::Paused].contains(&State::from(row.state.clone()));
-    ensure!(live, "the mailing is {}: there is nothing to plan again", row.state);
+    let row = mailings::get(&mut *pool.acquire().await?, id).await?.context("there is no mailing with this id")?.row;
+    ensure!(
+        matches!(row.state, State::Running | State::Paused),
+        "the mailing is {}: there is nothing to plan again",
+        row.state
+    );
     quiet(kafka, "scheduler", Topic::MailingEvents).await?;
     quiet(kafka, "sender", Topic::MessageEvents).await?;
     // A person's pause has no reason, and is theirs to end.
-    let resumes = row.state == State::Running.as_str() || row.state_reason.is_some();
-    if row.state == State::Running.as_str() {
+    let resumes = row.state == State::Running || row.state_reason.is_some();
+    if row.state == State::Running {
         let reason = "`herald replan` is at work; if it has ended, run it again";
         let paused = planning::set_paused(&mut *pool.acquire().await?, row.mailing_no, row.version, reason).await?;
         ensure!(paused, "the mailing has changed meanwhile: run this again");
     }
     written_up(kafka, pool).await?;
 
-    let producer = TransactionalProducer::new(kafka, &kafka.topics.planner_id(row.shard))?;
-    let (progress, remains) = tokio::task::block_in_place(|| {
-        producer::fence(&producer, kafka, row.shard)?;
+    let producer = TransactionalProducer::new(kafka, &kafka.topics.planner_id(row.shard.get()))?;
+    let (progress, log) = tokio::task::block_in_place(|| {
+        producer::fence(&producer, kafka, row.shard.get())?;
         // The scheduler dead-letters what can't be decoded.
-        let progress = progress::read(kafka, row.shard, |_, _| {}).context("read planning-progress")?.remove(&id);
-        anyhow::Ok((progress, Remains::read(kafka, &row).context("read what is left")?))
+        let progress = progress::read(kafka, row.shard.get(), |_, _| {}).context("read planning-progress")?.remove(&id);
+        anyhow::Ok((progress, MailingLog::read(kafka, &row).context("read what is left")?))
     })?;
     let mut work = Work {
         kafka,
         producer,
         statuses: Producer::new(kafka, Producer::BRIEF)?,
-        mailing: live_mailing(&row),
-        remains,
+        row: &row,
+        log,
+        in_doubt: Vec::new(),
         done: Replanned { progress_lost: progress.is_none(), ..Replanned::default() },
         planned: 0,
         emitted: 0,
     };
-    let progress = work.run(pool, &row, progress).await.context(
+    let progress = work.run(pool, progress).await.context(
         "not all could be planned again; the mailing stays paused. If a scheduler has started, stop it; run this again",
     )?;
     if resumes {
@@ -157,58 +159,31 @@ async fn written_up(kafka: &Cluster, pool: &PgPool) -> anyhow::Result<()> {
     }
 }
 
-fn live_mailing(row: &MailingRow) -> LiveMailing {
-    LiveMailing {
-        mailing_no: row.mailing_no,
-        id: row.id,
-        version: row.version,
-        text: row.text.clone(),
-        operator_codes: row.operator_codes.clone(),
-        tags: row.tags.clone(),
-        starts_at: row.starts_at,
-        ends_at: row.ends_at,
-        state: row.state.clone(),
-        delivery: row.delivery.clone(),
-        in_outbox: false,
-        settled: 0,
-        settled_again: 0,
-        held: 0,
-        due_at: None,
-        counted: true,
-    }
-}
-
 /// Progress, mirror and state are as the scheduler would have left them; its mailing event is published again, for a sender's
 /// board that has lost it.
 async fn resume(pool: &PgPool, row: &MailingRow, progress: &ProgressRecord) -> anyhow::Result<bool> {
     let mirror = Mirror {
         planned: progress.planned,
         emitted: progress.emitted,
-        again: 0,
+        again: progress.again,
         complete: progress.complete,
         waiting_for: None,
     };
-    let now = Utc::now();
-    let event = MailingEvent {
-        mailing_id: row.id,
-        mailing_no: row.mailing_no,
-        version: row.version,
-        state: State::Scheduled,
-        text: row.text.clone(),
-        filter: MailingFilter { mobile_operator_codes: row.operator_codes.clone(), tags: row.tags.clone() },
-        starts_at: row.starts_at,
-        ends_at: row.ends_at,
-        delivery: Delivery::from(row.delivery.clone()),
-        occurred_at: row.updated_at,
-    };
-    let payload = String::from_utf8(encode(&event)?)?;
     let mut tx = pool.begin().await?;
     rows::replace_mirror(&mut tx, row.mailing_no, &mirror).await?;
     let resumed = rows::set_running_again(&mut tx, row.mailing_no, row.version).await?;
     ensure!(resumed, "the mailing has changed meanwhile: run this again");
-    outbox::append(&mut tx, (row.mailing_no, row.shard), (&row.id.to_string(), &payload), now).await?;
+    outbox::append(&mut tx, row.shard, &row.event(State::Scheduled, row.updated_at)).await?;
     tx.commit().await?;
     Ok(resumed)
+}
+
+/// A message that is planned again.
+struct Again {
+    client: PageClient,
+    round: i32,
+    /// Calls made before.
+    attempts: i32,
 }
 
 /// One run, once all is read.
@@ -216,8 +191,9 @@ struct Work<'a> {
     kafka: &'a Cluster,
     producer: TransactionalProducer,
     statuses: Producer,
-    mailing: LiveMailing,
-    remains: Remains,
+    row: &'a MailingRow,
+    log: MailingLog,
+    in_doubt: Vec<InDoubt>,
     done: Replanned,
     planned: i64,
     emitted: i64,
@@ -225,14 +201,10 @@ struct Work<'a> {
 
 impl Work<'_> {
     /// Walks the clients up to the cursor, and writes the progress last.
-    async fn run(
-        &mut self,
-        pool: &PgPool,
-        row: &MailingRow,
-        before: Option<ProgressRecord>,
-    ) -> anyhow::Result<ProgressRecord> {
+    async fn run(&mut self, pool: &PgPool, before: Option<ProgressRecord>) -> anyhow::Result<ProgressRecord> {
+        let row = self.row;
         let mut db = pool.acquire().await?;
-        let highest = self.remains.highest().max(rows::highest_row(&mut db, row.mailing_no).await?);
+        let highest = self.log.highest().max(rows::highest_row(&mut db, row.mailing_no).await?);
         let (cursor, audience_max) = match &before {
             Some(progress) => (progress.cursor.max(highest), progress.audience_max),
             None => {
@@ -240,12 +212,13 @@ impl Work<'_> {
                 (highest, rows::highest_client_no_at(&mut db, started_at).await?.max(highest))
             }
         };
-        let mut after = 0;
+        let mut after = ClientNo::default();
         while after < cursor {
-            let up_to = (after + BLOCK).min(cursor);
-            self.block(&mut db, (after, up_to)).await?;
+            let up_to = ClientNo::from(after.get() + BLOCK).min(cursor);
+            self.block(&mut db, ClientRange { after, up_to }).await?;
             after = up_to;
         }
+        tokio::task::block_in_place(|| self.settle_in_doubt())?;
         let progress = ProgressRecord {
             mailing_id: row.id,
             mailing_no: row.mailing_no,
@@ -258,17 +231,16 @@ impl Work<'_> {
             pass: before.and_then(|progress| progress.pass),
         };
         let topic = self.kafka.topics.name(Topic::PlanningProgress);
-        let record = page::progress_record(&topic, row.shard, &progress)?;
+        let record = page::progress_record(&topic, row.shard.get(), &progress)?;
         tokio::task::block_in_place(|| self.producer.publish([record]))?;
         Ok(progress)
     }
 
-    /// Judges each client of a range of numbers, and does what is to be done.
-    async fn block(&mut self, db: &mut sqlx::PgConnection, range: (i64, i64)) -> anyhow::Result<()> {
-        let filter = (self.mailing.operator_codes.as_slice(), self.mailing.tags.as_slice());
-        let audience = planning::page_clients(db, filter, range, i64::MAX).await?;
-        let shown = rows::rows(db, self.mailing.mailing_no, range).await?;
-        let mut clients: BTreeMap<i64, Evidence> = self.remains.evidence(range);
+    /// Looks at each client of a range of numbers, and does what is to be done.
+    async fn block(&mut self, db: &mut sqlx::PgConnection, range: ClientRange) -> anyhow::Result<()> {
+        let audience = planning::page_clients(db, self.row.filter(), range, i64::MAX).await?;
+        let shown = rows::rows(db, self.row.mailing_no, range).await?;
+        let mut clients: BTreeMap<ClientNo, Remains> = self.log.remains(range);
         for row in &shown {
             clients.entry(row.client_no).or_default().shown =
                 Some(Shown { round: row.round, settled_round: row.settled_round });
@@ -277,58 +249,77 @@ impl Work<'_> {
             clients.entry(client.client_no).or_default();
         }
 
-        let (mut lost, mut in_doubt) = (Vec::new(), Vec::new());
-        for (client_no, evidence) in clients {
+        let mut lost = Vec::new();
+        for (client_no, remains) in clients {
+            let round = remains.round();
             self.planned += 1;
-            self.emitted += i64::from(evidence.round());
-            match evidence.verdict() {
-                Verdict::Settled => self.done.settled += 1,
-                Verdict::OnConveyor => self.done.on_conveyor += 1,
-                Verdict::InDoubt => in_doubt.push((client_no, evidence.round())),
-                Verdict::Lost => lost.push((client_no, evidence.round())),
+            self.emitted += i64::from(round);
+            match remains.fate() {
+                Fate::Settled => self.done.settled += 1,
+                Fate::OnConveyor => self.done.on_conveyor += 1,
+                Fate::InDoubt => self.in_doubt.push(InDoubt { client_no, round }),
+                Fate::Lost => lost.push((client_no, round)),
             }
         }
-        self.done.in_doubt += in_doubt.len() as i64;
-        let unknown = in_doubt.into_iter().map(|one| self.remains.unknown(self.kafka, &self.mailing, one));
-        let mut statuses = unknown.collect::<anyhow::Result<Vec<_>>>()?;
+        let row_of = |client_no: ClientNo| {
+            let at = shown.binary_search_by_key(&client_no, |row| row.client_no).ok()?;
+            shown.get(at)
+        };
 
-        let mut found: HashMap<i64, PageClient> =
+        let mut found: HashMap<ClientNo, PageClient> =
             audience.into_iter().map(|client| (client.client_no, client)).collect();
-        let elsewhere: Vec<i64> =
+        let elsewhere: Vec<ClientNo> =
             lost.iter().map(|(client_no, _)| *client_no).filter(|client_no| !found.contains_key(client_no)).collect();
         if !elsewhere.is_empty() {
             let clients = rows::clients(db, &elsewhere).await?;
             found.extend(clients.into_iter().map(|client| (client.client_no, client)));
         }
-        let mut again = Vec::new();
+        let (mut again, mut statuses) = (Vec::new(), Vec::new());
         for (client_no, round) in lost {
+            let row = row_of(client_no);
             match found.remove(&client_no) {
-                Some(client) => again.push((client, round)),
+                Some(client) => again.push(Again { client, round, attempts: row.map_or(0, |row| row.attempts) }),
                 None => {
-                    let row = shown.iter().find(|row| row.client_no == client_no);
                     let row = row.context("a client who is erased has a row")?;
                     statuses.push(self.erased(row, round)?);
                     self.done.erased += 1;
                 }
             }
         }
-        try_join_all(statuses.into_iter().map(|event| self.tell(event))).await?;
+        self.tell(statuses).await?;
         self.plan_again(&again)
     }
 
+    /// Settles what may have been sent, in portions: however much it is, it doesn't lie in memory. Blocks.
+    fn settle_in_doubt(&mut self) -> anyhow::Result<()> {
+        let in_doubt = std::mem::take(&mut self.in_doubt);
+        self.done.in_doubt += in_doubt.len() as i64;
+        let runtime = tokio::runtime::Handle::current();
+        let mut portion = Vec::new();
+        let this = &*self;
+        this.log.unknown(this.kafka, this.row, &in_doubt, |event| {
+            portion.push(event);
+            if portion.len() < MAX_MESSAGES {
+                return Ok(());
+            }
+            runtime.block_on(this.tell(std::mem::take(&mut portion)))
+        })?;
+        runtime.block_on(this.tell(portion))
+    }
+
     /// In transactions no larger than a page.
-    fn plan_again(&mut self, clients: &[(PageClient, i32)]) -> anyhow::Result<()> {
+    fn plan_again(&mut self, clients: &[Again]) -> anyhow::Result<()> {
         let topic = self.kafka.topics.name(Topic::MessageEvents);
         let partitions = self.kafka.topics.partitions(Topic::MessageEvents);
         let (mut records, mut bytes) = (Vec::new(), 0);
         let now = Utc::now();
-        for (index, (client, round)) in clients.iter().enumerate() {
-            let event = page::message(&self.mailing, client, *round, now)?;
+        for (index, Again { client, round, attempts }) in clients.iter().enumerate() {
+            let event = MessageEvent { attempts: *attempts, ..page::message(self.row, client, *round, now)? };
             let payload = encode(&event)?;
             bytes += payload.len();
             records.push(Outgoing {
                 topic: &topic,
-                partition: partition(client.client_no, partitions),
+                partition: client.client_no.partition(partitions),
                 key: event.message_id.to_string(),
                 payload,
             });
@@ -345,10 +336,10 @@ impl Work<'_> {
 
     /// As a sender settles a message without phone and text. Its record lies nowhere any more.
     fn erased(&self, row: &rows::ShownRow, round: i32) -> anyhow::Result<StatusEvent> {
-        let partition = partition(row.client_no, self.kafka.topics.partitions(Topic::MessageEvents));
+        let partition = row.client_no.partition(self.kafka.topics.partitions(Topic::MessageEvents));
         Ok(StatusEvent {
-            message_id: MessageId::new(self.mailing.mailing_no, row.client_no)?,
-            mailing_id: self.mailing.id,
+            message_id: MessageId::new(self.row.mailing_no, row.client_no)?,
+            mailing_id: self.row.id,
             client_id: row.client_id,
             round,
             attempt: 0,
@@ -367,15 +358,18 @@ impl Work<'_> {
         })
     }
 
-    async fn tell(&self, event: StatusEvent) -> anyhow::Result<()> {
+    async fn tell(&self, statuses: Vec<StatusEvent>) -> anyhow::Result<()> {
         let topic = self.kafka.topics.name(Topic::StatusEvents);
-        let outgoing = Outgoing {
-            topic: &topic,
-            partition: event.source.partition,
-            key: event.message_id.to_string(),
-            payload: encode(&event)?,
+        let send = async |event: StatusEvent| {
+            let outgoing = Outgoing {
+                topic: &topic,
+                partition: event.source.partition,
+                key: event.message_id.to_string(),
+                payload: encode(&event)?,
+            };
+            self.statuses.send(&outgoing).await.context("write a status")
         };
-        self.statuses.send(&outgoing).await.context("write a status")?;
+        try_join_all(statuses.into_iter().map(send)).await?;
         Ok(())
     }
 }
