@@ -116,8 +116,8 @@ pub(crate) struct Projector {
     pub(crate) ops: OpsSettings<9104>,
     #[command(flatten)]
     pub(crate) projector: projector::Settings,
-    /// Empty messages, steps, counts and settled rounds first and replay status-events into them. No other projector
-    /// may run meanwhile.
+    /// Empty messages, steps, counts and settled rounds first and replay status-events into them. Projectors
+    /// that run meanwhile notice, and begin anew.
     #[arg(long)]
     pub(crate) rebuild: bool,
 }

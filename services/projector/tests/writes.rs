@@ -7,14 +7,17 @@ mod common;
 use std::time::Duration;
 
 use chrono::Utc;
-use common::{client, dead_letters, dump, installation, life, outgoing, rebuild, start, start_with, status, tell_raw};
+use common::{
+    client, dead_letters, dump, installation, life, outgoing, rebuild, rebuild_from, start, start_with, status,
+    tell_raw,
+};
 use domain::status::Status;
 use events::topics::Topic;
-use kafka::TransactionalProducer;
+use kafka::{Admin, Cluster, TransactionalProducer};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
-use support::Installation;
+use support::{Installation, until};
 use uuid::Uuid;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -213,10 +216,68 @@ async fn a_rebuild_is_refused_when_the_log_lacks_what_the_rows_were_made_of() {
     installation.delete().await;
 }
 
-async fn delete_first_record(installation: &Installation) {
+fn admin() -> AdminClient<DefaultClientContext> {
     let brokers = std::env::var("HERALD_TEST_KAFKA_BROKERS").unwrap_or_else(|_| "127.0.0.1:19092".to_owned());
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
+    ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap()
+}
+
+/// Writes a mailing's statuses, and their rows by a projector that stops then.
+async fn write(installation: &Installation, clients: std::ops::RangeInclusive<i64>) {
+    let mailing = Uuid::now_v7();
+    let no = installation.add_mailing(mailing, Utc::now()).await;
+    installation.tell(&life(no, mailing, clients)).await;
+    let projector = start(installation, 5000).await;
+    installation.caught_up().await;
+    projector.stop().await;
+}
+
+/// The rebuild says why it doesn't begin, and changes nothing.
+async fn assert_refused(installation: &Installation, log: &Cluster, reason: &str) {
+    let before = dump(installation).await;
+    let Err(refused) = rebuild_from(installation, log, 5000).await else { panic!("it rebuilds") };
+    assert!(format!("{refused:#}").contains(reason), "{refused:#}");
+    assert_eq!(dump(installation).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuild_is_refused_once_the_log_was_made_anew_under_the_rows() {
+    let installation = installation().await;
+    write(&installation, 1..=100).await;
+    let topic = installation.topic(Topic::StatusEvents);
+    admin().delete_topics(&[&topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+    let topics = Admin::new(&installation.kafka).unwrap();
+    until("the topic is there again", async || topics.create_topics(1).await.is_ok()).await;
+    // As the projector advises when it finds that the log is another one.
+    sqlx::query("DELETE FROM projector_offsets").execute(&installation.pool).await.unwrap();
+    assert_refused(&installation, &installation.kafka, "nothing says which log they came from").await;
+    write(&installation, 1..=200).await;
+    assert_refused(&installation, &installation.kafka, "may have come from another one").await;
+    installation.delete().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuild_is_refused_from_another_installations_log() {
+    let (one, other) = (installation().await, installation().await);
+    write(&one, 1..=100).await;
+    write(&other, 1..=200).await;
+    assert_refused(&one, &other.kafka, "it is another log").await;
+    other.delete().await;
+    one.delete().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuild_is_refused_in_a_postgres_that_herald_did_not_run_with() {
+    let installation = installation().await;
+    write(&installation, 1..=10).await;
+    // Kafka knows of a later state than this one.
+    installation.record_database().await;
+    sqlx::query("UPDATE database_mark SET mark = mark - 1").execute(&installation.pool).await.unwrap();
+    assert_refused(&installation, &installation.kafka, "an older state than Kafka").await;
+    installation.delete().await;
+}
+
+async fn delete_first_record(installation: &Installation) {
+    let admin = admin();
     let mut first = rdkafka::TopicPartitionList::new();
     first.add_partition_offset(&installation.topic(Topic::StatusEvents), 0, rdkafka::Offset::Offset(1)).unwrap();
     let deleted = admin.delete_records(&first, &AdminOptions::new()).await.unwrap();

@@ -3,7 +3,7 @@
 
 use chrono::{DateTime, TimeDelta};
 use clap::Parser;
-use domain::ids::{MessageId, partition};
+use domain::ids::{ClientNo, MailingNo, MessageId};
 use domain::status::{Reason, Status};
 use events::topics::Topic;
 use events::{DeadLetter, Kind, Source, StatusEvent};
@@ -16,7 +16,9 @@ use uuid::Uuid;
 pub const PARTITIONS: u32 = 2;
 
 pub async fn installation() -> Installation {
-    Installation::create("projector", PARTITIONS).await
+    let installation = Installation::create("projector", PARTITIONS).await;
+    installation.record_database().await;
+    installation
 }
 
 pub fn client(name: &str, properties: &[(&str, &str)]) -> Cluster {
@@ -47,10 +49,15 @@ pub async fn start_with(installation: &Installation, client: &Cluster, batch: u3
 }
 
 pub async fn rebuild(installation: &Installation, batch: u32) -> anyhow::Result<Running> {
+    rebuild_from(installation, &installation.kafka, batch).await
+}
+
+/// Rebuilds from the log of another client.
+pub async fn rebuild_from(installation: &Installation, client: &Cluster, batch: u32) -> anyhow::Result<Running> {
     let pool = support::database_pool(&installation.name);
     Running::start(async |service| {
         let metrics = kafka::Metrics::register(&service.registry)?;
-        projector::rebuild(settings(batch), &installation.kafka, pool, &metrics, service).await
+        projector::rebuild(settings(batch), client, pool, &metrics, service).await
     })
     .await
 }
@@ -88,7 +95,7 @@ pub fn outgoing<'a>(topic: &'a str, status: &StatusEvent) -> Outgoing<'a> {
 pub fn status(mailing_no: i64, mailing_id: Uuid, client_no: i64, status: Status, attempt: i32) -> StatusEvent {
     let planned_at = DateTime::from_timestamp(1_790_000_000, 0).unwrap();
     StatusEvent {
-        message_id: MessageId::new(mailing_no, client_no).unwrap(),
+        message_id: MessageId::new(MailingNo::from(mailing_no), ClientNo::from(client_no)).unwrap(),
         mailing_id,
         client_id: Uuid::from_u128(client_no.cast_unsigned().into()),
         round: 1,
@@ -107,7 +114,7 @@ pub fn status(mailing_no: i64, mailing_id: Uuid, client_no: i64, status: Status,
         detail: (status == Status::Retrying).then(|| "HTTP 500".to_owned()),
         planned_at,
         occurred_at: planned_at + TimeDelta::milliseconds(client_no * 10 + i64::from(attempt)),
-        source: Source { partition: partition(client_no, PARTITIONS), offset: client_no },
+        source: Source { partition: ClientNo::from(client_no).partition(PARTITIONS), offset: client_no },
         status,
     }
 }
