@@ -16,7 +16,7 @@ const TOKEN: &str = "bench";
 /// The services, as `herald` names them.
 pub(crate) const SERVICES: [&str; 4] = ["api", "scheduler", "sender", "projector"];
 
-/// The Kafka of all runs, for its Java compiles itself while it runs; the place of each run's own Postgres.
+/// The Kafka of all runs, and the place of each run's own Postgres. A new broker would be slow until its Java is compiled.
 pub(crate) struct Servers {
     kafka: Kafka,
     runs: usize,
