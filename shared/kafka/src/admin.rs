@@ -38,8 +38,8 @@ fn topic_config(topic: Topic, replication: i32) -> Vec<(&'static str, String)> {
     config
 }
 
-/// Checks that each topic is there with its partition count and a leader for each; a service's first step. Asks by a client of
-/// its own, which knows nothing yet.
+/// Checks that each topic is there with its partition count and a leader for each: a service's first step. It asks by a client
+/// of its own, which knows nothing yet.
 pub async fn check_topics(cluster: &Cluster) -> Result<()> {
     let admin = Admin::new(cluster)?;
     tokio::task::spawn_blocking(move || admin.check_partitions()).await.unwrap_or(Err(Error::Stopped))
@@ -90,7 +90,7 @@ impl Admin {
         }
     }
 
-    /// As [`check_topics`]. Blocks.
+    /// Does what [`check_topics`] does, with this client. Blocks.
     pub fn check_partitions(&self) -> Result<()> {
         self.replications().map(|_| ())
     }

@@ -17,8 +17,8 @@ pub struct Cluster {
     pub(crate) instance: Option<String>,
 }
 
-/// Properties that say how brokers are reached, and change nothing that a guarantee stands on. librdkafka has aliases (of
-/// `message.timeout.ms`, for one) and new versions bring more, so the list is of what may be set.
+/// Properties that say how brokers are reached, and change nothing that a guarantee stands on. They are listed, rather than those
+/// that may not be set, because librdkafka has aliases (of `message.timeout.ms`, for one) and new versions bring more.
 const ALLOWED: [&str; 12] = [
     "broker.address.family",
     "broker.address.ttl",
@@ -35,7 +35,7 @@ const ALLOWED: [&str; 12] = [
 ];
 const ALLOWED_PREFIXES: [&str; 4] = ["sasl.", "security.", "socket.", "ssl."];
 
-/// Refuses properties that aren't the user's to set. Whoever reads what was aborted, for instance, sends it.
+/// Refuses properties that aren't the user's to set: a sender that reads aborted records, for instance, sends them.
 pub fn check_properties(properties: &[(String, String)]) -> Result<()> {
     let is_allowed =
         |name: &str| ALLOWED.contains(&name) || ALLOWED_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
@@ -62,7 +62,7 @@ impl Cluster {
         self
     }
 
-    /// What every client of ours has. With librdkafka's default of 10 s between reconnects the first commit after a
+    /// The settings that every client of ours has. With librdkafka's default of 10 s between reconnects the first commit after a
     /// broker's restart took 6.3 s, with 500 ms 0.7 s.
     pub(crate) fn config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();

@@ -25,7 +25,7 @@ use membership::Membership;
 /// How a member takes part in its group.
 #[derive(Clone, Debug)]
 pub struct GroupSettings {
-    /// Whose the group is: `{prefix}.<reader>`. Dead letters name it.
+    /// The reader, which names the group (`{prefix}.<reader>`) and its dead letters.
     pub reader: &'static str,
     /// What it reads.
     pub topic: Topic,

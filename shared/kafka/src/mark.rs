@@ -10,14 +10,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Cluster, Isolation, Outgoing, Record, Result, TableReader, high_watermarks};
 
-/// Also where a configuration gives the topic more than one.
+/// The one partition that is written, also where a configuration gives the topic more.
 const PARTITION: i32 = 0;
 /// Longer than a transaction that an older writer may have left open.
 const DEADLINE: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Where the topic's records are: its name and the one partition.
+/// The topic's name, and the one partition that holds its records.
 pub fn database_partition(topics: &Topics) -> (String, i32) {
     (topics.name(Topic::Database), PARTITION)
 }
@@ -32,7 +32,7 @@ pub fn database_record<'a>(
     Ok(Outgoing { topic, partition: PARTITION, key: writer.to_owned(), payload: encode(record)? })
 }
 
-/// What is recorded by now; none: nothing. Waits for transactions that are open. Blocks.
+/// Reads the newest mark, if any was ever recorded. Waits for transactions that are open. Blocks.
 pub fn recorded_mark(cluster: &Cluster) -> Result<Option<DatabaseMark>> {
     Ok(read(cluster, &CancellationToken::new())?.1)
 }

@@ -34,9 +34,9 @@ pub(crate) struct Quarantine {
 
 #[derive(Default)]
 struct State {
-    /// Those that had garbage since they were assigned.
+    /// The partitions that had garbage since they were assigned.
     partitions: BTreeMap<i32, Held>,
-    /// So many there were; the number of one tells it from a later one of the same partition.
+    /// How many were made so far. A number tells one from a later one of the same partition.
     made: u64,
 }
 
@@ -47,7 +47,7 @@ struct Held {
     waiting: VecDeque<Record>,
     /// What waits is the partition's end.
     at_end: bool,
-    /// What was found out by the last review.
+    /// What the last review found out.
     known: Known,
     why_stopped: Option<String>,
 }
@@ -56,7 +56,7 @@ struct Held {
 enum Stage {
     /// More garbage may follow.
     Open,
-    /// To be reviewed, not before this.
+    /// It is to be reviewed, not before this.
     Ended(Instant),
     Passed,
 }
@@ -81,7 +81,7 @@ pub(crate) struct Case {
 /// A run that was passed.
 pub(crate) struct Passed {
     pub(crate) partition: i32,
-    /// Of its last record.
+    /// The offset of its last record.
     pub(crate) offset: i64,
     /// What was read behind it, to be taken now.
     pub(crate) waiting: VecDeque<Record>,
@@ -274,7 +274,7 @@ impl Quarantine {
 }
 
 impl Known {
-    /// Of what was passed the last count: more can't be within a ruling's reach without having been one.
+    /// Keeps the last `LIMIT - 1` that were passed: more of them within a ruling's reach would have stopped the reader.
     fn remember(&mut self, offsets: &[i64]) {
         let earlier = self.earlier.get_or_insert_default();
         earlier.extend(offsets);

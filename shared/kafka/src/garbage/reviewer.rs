@@ -15,7 +15,7 @@ use super::quarantine::{Case, Known, Quarantine};
 use super::skips::Skips;
 use crate::{Cluster, DeadLetters, Isolation, Result, TableReader};
 
-/// Ten thousand records at the most.
+/// How long looking back may take: it reads ten thousand records at the most.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// What reviews a reader's garbage.
@@ -28,7 +28,7 @@ pub(crate) struct Reviewer {
 }
 
 impl Reviewer {
-    /// Until told to stop.
+    /// Reviews runs until told to stop.
     pub(crate) fn run(&self, quarantine: &Quarantine, stop: &CancellationToken) {
         let mut skips = None;
         while let Some((number, case, mut known)) = quarantine.next(stop) {

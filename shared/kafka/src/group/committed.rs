@@ -9,7 +9,7 @@ use crate::Moment;
 /// How often an unchanged checkpoint is committed, to prove membership.
 const PROOF_INTERVAL: Duration = Duration::from_secs(1);
 
-/// From joining to losing all partitions, and on.
+/// What one membership has committed, across all its assignments.
 #[derive(Debug)]
 pub(super) struct Committed {
     session_timeout: Duration,

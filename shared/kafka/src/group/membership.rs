@@ -105,7 +105,7 @@ impl Membership {
         Ok(Self { consumer: cluster.finish(config).create_with_context(context)?, topic })
     }
 
-    /// Until told to stop, or until librdkafka gives up.
+    /// Polls until told to stop, or until librdkafka gives up.
     pub(super) fn run(&self, reviewer: &Reviewer, beat: &impl Fn()) -> Result<()> {
         let context = Arc::clone(self.consumer.context());
         let left = CancellationToken::new();

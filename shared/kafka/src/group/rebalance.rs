@@ -86,7 +86,7 @@ impl Context {
                 tracing::warn!(%error, group = self.group, "the last commit failed; the next owner replays more");
             }
         }
-        // librdkafka keeps an application's pause over the assignment: who gets the partition back would never read it.
+        // librdkafka keeps an application's pause over the assignment: a member that gets the partition back would never read it.
         let paused = self.forget(numbers, lost);
         let resumed = if paused.is_empty() { Ok(()) } else { consumer.resume(&list(&self.topic, paused)) };
         consumer.incremental_unassign(partitions)?;

@@ -68,7 +68,7 @@ impl GroupView {
         watermarks(&self.consumer, &self.cluster.topics.name(topic), &partitions, End::High, timeout)
     }
 
-    /// How many members the group has: also one that died, until its session is over.
+    /// How many members the group has; one that died counts until its session is over.
     pub fn members(&self, timeout: Duration) -> Result<usize> {
         let groups = self.consumer.fetch_group_list(Some(&self.group), timeout)?;
         // A coordinator that can't tell answers without a state.

@@ -157,8 +157,8 @@ impl TableReader {
     }
 }
 
-/// Where partitions end now for a reader that sees all. Who is to miss nothing that was committed reads to there: the last
-/// stable offset trails a commit by up to 29 ms. Blocks.
+/// Where partitions end now for a reader that sees all. A reader that must miss nothing that was committed reads to there,
+/// since the last stable offset trails a commit by up to 29 ms. Blocks.
 pub fn high_watermarks(cluster: &Cluster, topic: &str, partitions: &[i32], timeout: Duration) -> Result<Vec<i64>> {
     let asking: BaseConsumer<Reading> = config(cluster, Isolation::Uncommitted).create_with_context(Reading)?;
     watermarks(&asking, topic, partitions, End::High, timeout)
