@@ -8,7 +8,7 @@ use chrono::{DateTime, SecondsFormat};
 use serde::{Deserialize, Serialize};
 
 use crate::call::{Call, Outcome};
-use crate::faults::mix;
+use crate::draw::mix;
 
 /// So that growing a table of millions stalls one call in 64 for a 64th of the time.
 const SHARDS: usize = 64;
@@ -40,8 +40,9 @@ pub struct Stats {
     pub by_outcome: BTreeMap<String, u64>,
 }
 
+/// What is known of every call.
 #[derive(Debug)]
-pub(crate) struct Book {
+pub struct Book {
     shards: Vec<Mutex<Shard>>,
     /// Changed under some shard's lock, so all locks together give one instant.
     in_flight: AtomicU64,
@@ -122,13 +123,24 @@ impl Book {
         }
     }
 
-    pub(crate) fn calls(&self, id: i64) -> Vec<Call> {
+    /// The first 8 ended calls of a message, by number.
+    pub fn calls(&self, id: i64) -> Vec<Call> {
         let mut calls = self.shard(id).messages.get(&id).map(|message| message.ended.clone()).unwrap_or_default();
         calls.sort_by_key(|call| call.call);
         calls
     }
 
-    pub(crate) fn stats(&self) -> Stats {
+    /// The first 8 ended calls of every message, by their begin.
+    pub fn all_calls(&self) -> Vec<Call> {
+        let shards = self.all();
+        let messages = shards.iter().flat_map(|shard| shard.messages.values());
+        let mut calls: Vec<Call> = messages.flat_map(|message| message.ended.iter().cloned()).collect();
+        calls.sort_by_key(|call| call.begun_at);
+        calls
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> Stats {
         let shards = self.all();
         let mut by_outcome = BTreeMap::new();
         for (outcome, count) in shards.iter().flat_map(|shard| &shard.by_outcome) {

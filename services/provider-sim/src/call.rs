@@ -36,7 +36,7 @@ pub struct Call {
 /// What became of a call; shown and serialized as the name in each comment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
-    /// `ok`
+    /// `ok`: taken, and the answer says so in some dress.
     Ok,
     /// `status_500`: this status, injected.
     Status(u16),
@@ -44,13 +44,13 @@ pub enum Outcome {
     Throttled(u16),
     /// `code_1`: 200 with this code in the body.
     Code(i32),
-    /// `garbage`: 200 with a body that is no JSON.
+    /// `garbage`: a 2xx that doesn't say whether the message was taken.
     Garbage,
     /// `hang`: not answered until the client gave up.
     Hang,
-    /// `reset_before`: connection reset, message not taken.
+    /// `reset_before`: connection reset before the answer's end, message not taken.
     ResetBefore,
-    /// `reset_after`: connection reset, message taken.
+    /// `reset_after`: connection reset before the answer's end, message taken.
     ResetAfter,
     /// `outage`: 503.
     Outage,

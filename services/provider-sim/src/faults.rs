@@ -1,10 +1,13 @@
 //! Which calls go wrong, and how. The same seed, rules, message id and call number give the same fate, whatever the
-//! order and timing of calls: a run replays.
+//! order and timing of calls: a run replays. Only a rule with `over_per_second` goes by the time of calls.
 
+use std::collections::VecDeque;
 use std::str::FromStr;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use crate::draw::draw;
+use crate::fault::Fault;
 
 /// The rules in force, in order; the first that applies to a call decides it, and a call to which none applies is
 /// accepted. In JSON a list of rules: `[{"fault": {"status": 500}, "probability": 0.1}, {"fault": "hang"}]`.
@@ -18,6 +21,9 @@ pub struct Faults(Vec<Rule>);
 pub struct Rule {
     /// What goes wrong.
     pub fault: Fault,
+    /// How much later than others the answer comes, ms. Whether the message is accepted is decided before.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub delay_ms: u64,
     /// The share of calls that it meets, 0 to 1, drawn for each call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probability: Option<f64>,
@@ -27,6 +33,16 @@ pub struct Rule {
     /// Only these messages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cohort: Option<Cohort>,
+    /// Only phones with these operator codes, the digits 2 to 4 of a phone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator_codes: Option<Vec<i16>>,
+    /// Only the calls above so many in any second, of those that meet the other conditions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over_per_second: Option<u32>,
+}
+
+fn is_zero(ms: &u64) -> bool {
+    *ms == 0
 }
 
 /// The messages whose `id % modulus == remainder`.
@@ -39,50 +55,22 @@ pub struct Cohort {
     pub remainder: i64,
 }
 
-/// One way to go wrong. Only `reset_after` accepts the message.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Fault {
-    /// This status, 300 to 599; a redirect points to the same address.
-    Status(u16),
-    /// A status with `Retry-After`.
-    RetryAfter {
-        /// 429 or 503.
-        status: u16,
-        /// The header's value.
-        seconds: u32,
-    },
-    /// 200 with this `code`, which isn't 0.
-    Code(i32),
-    /// 200 with a body that is no JSON.
-    Garbage,
-    /// No answer until the client gives up.
-    Hang,
-    /// The message is accepted, then the connection is reset without an answer.
-    ResetAfter,
-    /// The connection is reset, the message is not accepted.
-    ResetBefore,
-    /// 503 without `Retry-After`.
-    Outage,
-}
-
 impl Rule {
     /// The fault for every call; narrow it by struct update.
     pub fn always(fault: Fault) -> Self {
-        Self { fault, probability: None, first_calls: None, cohort: None }
+        Self {
+            fault,
+            delay_ms: 0,
+            probability: None,
+            first_calls: None,
+            cohort: None,
+            operator_codes: None,
+            over_per_second: None,
+        }
     }
 
     fn check(&self) -> Result<(), String> {
-        match self.fault {
-            Fault::Status(status) if !(300..600).contains(&status) => {
-                return Err(format!("status {status} is not within 300..=599"));
-            }
-            Fault::RetryAfter { status, .. } if status != 429 && status != 503 => {
-                return Err(format!("retry_after goes with 429 or 503, not {status}"));
-            }
-            Fault::Code(0) => return Err("code 0 is success, not a fault".to_owned()),
-            _ => {}
-        }
+        self.fault.check()?;
         if let Some(probability) = self.probability
             && !(0.0..=1.0).contains(&probability)
         {
@@ -96,17 +84,73 @@ impl Rule {
         }
     }
 
-    fn applies(&self, seed: u64, index: usize, id: i64, call: u32) -> bool {
+    /// Whether all conditions hold that don't depend on other calls.
+    fn applies(&self, seed: u64, index: usize, call: Called) -> bool {
+        let Called { id, call, phone, .. } = call;
         self.first_calls.is_none_or(|first| call <= first)
             && self.cohort.is_none_or(|cohort| id % cohort.modulus == cohort.remainder)
+            && self.operator_codes.as_ref().is_none_or(|codes| codes.contains(&operator_code(phone)))
             && self.probability.is_none_or(|probability| draw(seed, id, call, index as u64) < probability)
     }
 }
 
-impl Faults {
-    pub(crate) fn meeting(&self, seed: u64, id: i64, call: u32) -> Option<Fault> {
-        let rule = self.0.iter().enumerate().find(|(index, rule)| rule.applies(seed, *index, id, call));
-        rule.map(|(_, rule)| rule.fault)
+fn operator_code(phone: i64) -> i16 {
+    (phone / 10_000_000 % 1_000) as i16
+}
+
+/// What rules go by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Called {
+    pub(crate) id: i64,
+    pub(crate) call: u32,
+    pub(crate) phone: i64,
+    /// µs since the epoch.
+    pub(crate) at: i64,
+}
+
+/// The rules, and what passed by those with a limit.
+#[derive(Debug)]
+pub(crate) struct InForce {
+    faults: Faults,
+    passed: Vec<Passed>,
+}
+
+impl InForce {
+    pub(crate) fn new(faults: Faults) -> Self {
+        let passed = faults.0.iter().map(|_| Passed::default()).collect();
+        Self { faults, passed }
+    }
+
+    pub(crate) fn into_faults(self) -> Faults {
+        self.faults
+    }
+
+    /// The rule that decides the call, which counts for the limits of the rules before it.
+    pub(crate) fn meeting(&mut self, seed: u64, call: Called) -> Option<&Rule> {
+        let mut rules = self.faults.0.iter().zip(&mut self.passed).enumerate();
+        rules.find_map(|(index, (rule, passed))| {
+            let met = rule.applies(seed, index, call)
+                && rule.over_per_second.is_none_or(|limit| !passed.pass(limit, call.at));
+            met.then_some(rule)
+        })
+    }
+}
+
+/// The calls that a limit let pass within the last second.
+#[derive(Debug, Default)]
+struct Passed(VecDeque<i64>);
+
+impl Passed {
+    fn pass(&mut self, limit: u32, now: i64) -> bool {
+        const WINDOW: i64 = 1_000_000;
+        while self.0.front().is_some_and(|at| now - at >= WINDOW) {
+            self.0.pop_front();
+        }
+        let has_room = self.0.len() < limit as usize;
+        if has_room {
+            self.0.push_back(now);
+        }
+        has_room
     }
 }
 
@@ -130,54 +174,17 @@ impl FromStr for Faults {
     }
 }
 
-/// How long an answer takes: uniform between the two, `50ms` or `20ms..80ms`.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Latency {
-    /// The shortest.
-    pub min: Duration,
-    /// The longest.
-    pub max: Duration,
-}
-
-impl Latency {
-    pub(crate) fn of(&self, seed: u64, id: i64, call: u32) -> Duration {
-        /// No rule has this index, so latency and faults are drawn apart.
-        const SALT: u64 = u64::MAX;
-        self.min + self.max.saturating_sub(self.min).mul_f64(draw(seed, id, call, SALT))
-    }
-}
-
-impl FromStr for Latency {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (min, max) = text.split_once("..").unwrap_or((text, text));
-        let parse = |text: &str| humantime::parse_duration(text).map_err(|error| format!("{text:?}: {error}"));
-        let latency = Self { min: parse(min)?, max: parse(max)? };
-        if latency.min > latency.max {
-            return Err(format!("{min} is longer than {max}"));
-        }
-        Ok(latency)
-    }
-}
-
-/// A number in 0..1 that depends on nothing but its arguments.
-fn draw(seed: u64, id: i64, call: u32, salt: u64) -> f64 {
-    let mixed = [id as u64, u64::from(call), salt].into_iter().fold(mix(seed), |state, word| mix(state ^ word));
-    (mixed >> 11) as f64 / (1u64 << 53) as f64
-}
-
-/// One step of SplitMix64 (Steele, Lea, Flood 2014).
-pub(crate) fn mix(word: u64) -> u64 {
-    let word = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    word ^ (word >> 31)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const PHONE: i64 = 79_161_234_567;
+
+    fn met(faults: &Faults, seed: u64, id: i64, call: u32) -> Option<Fault> {
+        InForce::new(faults.clone())
+            .meeting(seed, Called { id, call, phone: PHONE, at: 0 })
+            .map(|rule| rule.fault.clone())
+    }
 
     #[test]
     fn the_first_rule_that_applies_decides() {
@@ -197,14 +204,14 @@ mod tests {
             ("third call, odd id", 13, 3, None),
         ];
         for (name, id, call, expected) in cases {
-            assert_eq!(faults.meeting(1, id, call), expected, "{name}");
+            assert_eq!(met(&faults, 1, id, call), expected, "{name}");
         }
     }
 
     #[test]
     fn a_probability_is_met_and_replays_by_seed_id_and_call() {
         let faults = Faults::try_from(vec![Rule { probability: Some(0.05), ..Rule::always(Fault::Garbage) }]).unwrap();
-        let fates = |seed| (1..=100_000).map(|id| faults.meeting(seed, id, 1).is_some()).collect::<Vec<_>>();
+        let fates = |seed| (1..=100_000).map(|id| met(&faults, seed, id, 1).is_some()).collect::<Vec<_>>();
         let share = |fates: &[bool]| fates.iter().filter(|met| **met).count();
         assert_eq!(fates(7), fates(7));
         assert_ne!(fates(7), fates(8));
@@ -221,6 +228,13 @@ mod tests {
             r#"[{"fault": "hang", "cohort": {"modulus": 0, "remainder": 0}}]"#,
             r#"[{"fault": "hang", "cohort": {"modulus": 2, "remainder": 2}}]"#,
             r#"[{"fault": "hang", "first_call": 1}]"#,
+            r#"[{"fault": {"retry_after": {"status": 429}}}]"#,
+            r#"[{"fault": {"retry_after": {"status": 429, "date": 9000000000000000}}}]"#,
+            r#"[{"fault": {"answer": {"status": 101}}}]"#,
+            r#"[{"fault": {"answer": {"stat": 200}}}]"#,
+            r#"[{"fault": {"answer": {"headers": {"a b": "c"}}}}]"#,
+            r#"[{"fault": {"answer": {"encoding": "zip"}}}]"#,
+            r#"[{"fault": {"answer": {"retry_after": {"text": "a\nb"}}}}]"#,
             r#"[{"fault": "sulk"}]"#,
         ];
         for json in refused {
@@ -229,13 +243,30 @@ mod tests {
     }
 
     #[test]
-    fn a_latency_is_one_duration_or_a_range() {
-        let ms = Duration::from_millis;
-        assert_eq!("0ms".parse(), Ok(Latency::default()));
-        assert_eq!("20ms..80ms".parse(), Ok(Latency { min: ms(20), max: ms(80) }));
-        assert!("80ms..20ms".parse::<Latency>().is_err());
-        assert!("soon".parse::<Latency>().is_err());
-        let range = Latency { min: ms(20), max: ms(80) };
-        assert!((1..1_000).all(|id| (ms(20)..ms(80)).contains(&range.of(1, id, 1))));
+    fn a_rule_for_operators_meets_their_phones_only() {
+        let faults: Faults = r#"[{"fault": "hang", "operator_codes": [916, 917]}]"#.parse().unwrap();
+        let mut rules = InForce::new(faults);
+        let phones = [79_161_234_567, 79_170_000_000, 79_181_234_567, 79_261_691_691, 0];
+        let met = phones.map(|phone| rules.meeting(1, Called { id: 1, call: 1, phone, at: 0 }).is_some());
+        assert_eq!(met, [true, true, false, false, false]);
+    }
+
+    #[test]
+    fn a_limit_lets_so_many_calls_pass_in_any_second() {
+        let faults: Faults = r#"[
+            {"fault": {"status": 429}, "over_per_second": 3, "operator_codes": [916]},
+            {"fault": "hang", "probability": 0.0}
+        ]"#
+        .parse()
+        .unwrap();
+        let mut rules = InForce::new(faults);
+        let mut passes = |phone, at: i64| rules.meeting(1, Called { id: 1, call: 1, phone, at: at * 1_000 }).is_none();
+        let mut log = vec![];
+        for at in (0..3_000).step_by(100) {
+            // What the rule isn't for doesn't count for its limit, nor does what it has met.
+            assert!((0..10).all(|_| passes(79_171_234_567, at)));
+            log.extend((0..2).filter(|_| passes(PHONE, at)).map(|_| at));
+        }
+        assert_eq!(log, [0, 0, 100, 1_000, 1_000, 1_100, 2_000, 2_000, 2_100]);
     }
 }

@@ -15,9 +15,12 @@
 //!
 //! The log holds phones and texts: it is the provider's own and not for anybody else's eyes.
 
+mod answer;
 mod book;
 mod call;
 mod control;
+mod draw;
+mod fault;
 mod faults;
 mod log;
 mod pace;
@@ -27,16 +30,20 @@ mod serve;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context;
 use http::HeaderValue;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-pub use crate::book::Stats;
+pub use crate::answer::{Answer, Encoding, RetryAfter};
+pub use crate::book::{Book, Stats};
 pub use crate::call::{Call, Outcome};
-pub use crate::faults::{Cohort, Fault, Faults, Latency, Rule};
+pub use crate::draw::Latency;
+pub use crate::fault::Fault;
+pub use crate::faults::{Cohort, Faults, Rule};
 
-use crate::book::Book;
+use crate::faults::InForce;
 use crate::log::Log;
 use crate::pace::Pace;
 use crate::serve::Server;
@@ -69,7 +76,22 @@ pub struct Config {
     #[arg(long, env = "HERALD_SIM_RATE", default_value_t = 0)]
     pub rate: u32,
 
-    /// Faults from the start, as PUT /faults takes them, for instance [{"fault": {"status": 500}, "probability": 0.1}]
+    /// How long an idle connection is kept, 2s by gunicorn; for ever without it
+    #[arg(long, env = "HERALD_SIM_KEEP_ALIVE", value_parser = humantime::parse_duration)]
+    pub keep_alive: Option<Duration>,
+
+    /// Faults from the start, as PUT /faults takes them: [{"fault": {"status": 429}, "over_per_second": 50}]
+    ///
+    /// The first rule that applies decides.
+    ///
+    /// A fault is "hang", "reset_before", "reset_after" (the message is taken), "outage" (503), "garbage" (200),
+    /// {"status": 500}, {"code": 1}, {"retry_after": {"status": 429, "seconds": 2}} (or "date": 5, which is in 5 s, or
+    /// "text": "soon") or {"answer": {…}}, any answer: status, accepted, unreadable, body, size, encoding (gzip, deflate,
+    /// raw_deflate, br), retry_after, headers, cut_after. {"answer": {}} is the usual success.
+    ///
+    /// Beside the fault stand delay_ms, by which its answer is late, and whom it meets: probability, first_calls (of a
+    /// message), cohort (ids by {"modulus": 2, "remainder": 1}), operator_codes ([916]), over_per_second (the calls above
+    /// so many in any second).
     #[arg(long, env = "HERALD_SIM_FAULTS", default_value = "[]")]
     pub faults: Faults,
 }
@@ -84,6 +106,7 @@ impl Config {
             seed: 0,
             latency: Latency::default(),
             rate: 0,
+            keep_alive: None,
             faults: Faults::default(),
         }
     }
@@ -96,7 +119,7 @@ struct Sim {
     seed: u64,
     latency: Latency,
     pace: Pace,
-    faults: Mutex<Faults>,
+    faults: Mutex<InForce>,
     book: Book,
     log: Option<Log>,
 }
@@ -112,18 +135,18 @@ impl Sim {
             seed: config.seed,
             latency: config.latency,
             pace: Pace::new(config.rate),
-            faults: Mutex::new(config.faults.clone()),
+            faults: Mutex::new(InForce::new(config.faults.clone())),
             book: Book::new(),
             log: config.log.as_deref().map(Log::open).transpose()?,
         })
     }
 
-    fn faults(&self) -> MutexGuard<'_, Faults> {
+    fn faults(&self) -> MutexGuard<'_, InForce> {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set_faults(&self, faults: Faults) -> Faults {
-        std::mem::replace(&mut *self.faults(), faults)
+        std::mem::replace(&mut *self.faults(), InForce::new(faults)).into_faults()
     }
 
     fn stats(&self) -> anyhow::Result<Stats> {
@@ -151,7 +174,7 @@ pub struct Running {
 /// Listens and serves in the background. Fails if the address is taken, the log can't be opened or the token is empty.
 pub async fn start(config: Config) -> anyhow::Result<Running> {
     let stop = CancellationToken::new();
-    let server = Arc::new(Server::new(Sim::new(&config)?, config.addr.ip(), stop.clone()));
+    let server = Arc::new(Server::new(Sim::new(&config)?, config.addr.ip(), config.keep_alive, stop.clone()));
     let addr = server.listen(config.addr.port()).await.with_context(|| format!("listen on {}", config.addr))?;
     Ok(Running { addr, server, stop: stop.drop_guard() })
 }
@@ -176,6 +199,25 @@ impl Running {
     /// Opens a port for one more sender: its calls bear the port as their `sender`.
     pub async fn add_sender(&self) -> anyhow::Result<SocketAddr> {
         self.server.listen(0).await.context("listen on one more port")
+    }
+
+    /// The counters and calls of this moment.
+    pub fn book(&self) -> &Book {
+        &self.server.sim.book
+    }
+
+    /// Waits until `condition` holds; fails after 30 s, with the counters of then.
+    pub async fn wait_for(&self, mut condition: impl FnMut(&Book) -> bool) -> anyhow::Result<()> {
+        /// Calls announce nothing: they'd pay for it where nobody waits.
+        const LOOK: Duration = Duration::from_millis(2);
+        const PATIENCE: Duration = Duration::from_secs(30);
+        let met = async {
+            while !condition(self.book()) {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let met = tokio::time::timeout(PATIENCE, met).await;
+        met.with_context(|| format!("waited {PATIENCE:?} in vain: {:?}", self.book().stats()))
     }
 
     /// Clears the counters, not the log.

@@ -7,7 +7,7 @@ use std::future;
 use std::time::Duration;
 
 use axum::body::Body;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -15,9 +15,11 @@ use serde::Deserialize;
 use tokio::time;
 
 use crate::Sim;
+use crate::answer::TAKEN;
 use crate::book::Ticket;
 use crate::call::{Call, Outcome, now_us};
-use crate::faults::Fault;
+use crate::fault::Fault;
+use crate::faults::Called;
 
 /// A text of 1,000 characters, each escaped as a surrogate pair, is 12 KB.
 const BODY_LIMIT: usize = 64 * 1024;
@@ -72,15 +74,24 @@ impl<'a> OpenCall<'a> {
         Self { sim, ticket, call, decided: false }
     }
 
-    fn decide(&mut self, outcome: Outcome, accepted: bool) {
-        self.call.outcome = outcome;
-        self.call.accepted = accepted;
-        self.call.decided_at = now_us();
+    /// Settles the call's fate. With a fault it returns that, and how much later than others its answer comes.
+    fn decide(&mut self) -> Option<(Fault, Duration)> {
+        let mut faults = self.sim.faults();
+        // Read under the lock: no second of the log has more than a limit lets pass.
+        let at = now_us();
+        let called = Called { id: self.call.id, call: self.call.call, phone: self.call.phone, at };
+        let met = faults.meeting(self.sim.seed, called);
+        let fault = met.map(|rule| &rule.fault);
+        self.call.outcome = fault.map_or(Outcome::Ok, Fault::outcome);
+        self.call.accepted = fault.is_none_or(Fault::accepts);
+        self.call.retry_after = fault.and_then(Fault::told);
+        self.call.decided_at = at;
         self.decided = true;
+        met.map(|rule| (rule.fault.clone(), Duration::from_millis(rule.delay_ms)))
     }
 
     fn refuse(mut self, outcome: Outcome, status: StatusCode, body: &'static str) -> Result<Response<Body>, Dropped> {
-        self.decide(outcome, false);
+        self.call.outcome = outcome;
         self.answer(status, body)
     }
 
@@ -90,6 +101,15 @@ impl<'a> OpenCall<'a> {
         *response.status_mut() = status;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Ok(response)
+    }
+
+    async fn meet(mut self, fault: Fault) -> Result<Response<Body>, Dropped> {
+        if fault == Fault::Hang {
+            future::pending::<()>().await;
+        }
+        let answer = fault.answer(self.call.id).ok_or(Dropped)?;
+        self.call.answered = answer.cut_after.is_none();
+        answer.response()
     }
 }
 
@@ -137,59 +157,14 @@ pub(crate) async fn send(
         open.call.outcome = Outcome::Gone;
         time::sleep_until(turn).await;
     }
-    let fault = sim.faults().meeting(sim.seed, id, open.call.call);
-    open.decide(fault.map_or(Outcome::Ok, outcome), matches!(fault, None | Some(Fault::ResetAfter)));
-    let latency = sim.latency.of(sim.seed, id, open.call.call);
+    let fault = open.decide();
+    let delay = fault.as_ref().map_or(Duration::ZERO, |(_, delay)| *delay);
+    let latency = sim.latency.of(sim.seed, id, open.call.call) + delay;
     if latency > Duration::ZERO {
         time::sleep(latency).await;
     }
-    answer(open, fault).await
-}
-
-fn outcome(fault: Fault) -> Outcome {
     match fault {
-        Fault::Status(status) => Outcome::Status(status),
-        Fault::RetryAfter { status, .. } => Outcome::Throttled(status),
-        Fault::Code(code) => Outcome::Code(code),
-        Fault::Garbage => Outcome::Garbage,
-        Fault::Hang => Outcome::Hang,
-        Fault::ResetAfter => Outcome::ResetAfter,
-        Fault::ResetBefore => Outcome::ResetBefore,
-        Fault::Outage => Outcome::Outage,
+        None => open.answer(StatusCode::OK, TAKEN),
+        Some((fault, _)) => open.meet(fault).await,
     }
-}
-
-async fn answer(mut open: OpenCall<'_>, fault: Option<Fault>) -> Result<Response<Body>, Dropped> {
-    const REFUSED: &str = r#"{"code":-1,"message":"Error"}"#;
-    let id = open.call.id;
-    match fault {
-        None => open.answer(StatusCode::OK, r#"{"code":0,"message":"OK"}"#),
-        Some(Fault::Status(status)) => {
-            let mut response = open.answer(known(status), REFUSED)?;
-            if response.status().is_redirection() {
-                let address = HeaderValue::try_from(format!("/v1/send/{id}")).map_err(|_| Dropped)?;
-                response.headers_mut().insert(LOCATION, address);
-            }
-            Ok(response)
-        }
-        Some(Fault::RetryAfter { status, seconds }) => {
-            open.call.retry_after = Some(seconds);
-            let mut response = open.answer(known(status), REFUSED)?;
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
-            Ok(response)
-        }
-        Some(Fault::Code(code)) => {
-            let response = open.answer(StatusCode::OK, "")?;
-            Ok(response.map(|_| Body::from(format!(r#"{{"code":{code},"message":"Error"}}"#))))
-        }
-        Some(Fault::Garbage) => open.answer(StatusCode::OK, "<html>all is well"),
-        Some(Fault::Outage) => open.answer(StatusCode::SERVICE_UNAVAILABLE, REFUSED),
-        Some(Fault::Hang) => future::pending().await,
-        Some(Fault::ResetAfter | Fault::ResetBefore) => Err(Dropped),
-    }
-}
-
-/// Rules are checked when they are set.
-fn known(status: u16) -> StatusCode {
-    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }

@@ -127,10 +127,7 @@ async fn calls_open_at_the_stop_are_logged_as_unanswered() {
     let sim =
         provider_sim::start(Config { log: Some(log.path().to_owned()), latency, ..Config::new(TOKEN) }).await.unwrap();
     let open = tokio::spawn(call(&client(), &sim, 1).send());
-    let mut tick = tokio::time::interval(Duration::from_millis(2));
-    while sim.stats().unwrap().in_flight == 0 || log_lines(log.path()).is_empty() {
-        tick.tick().await;
-    }
+    sim.wait_for(|book| book.stats().in_flight > 0 && !log_lines(log.path()).is_empty()).await.unwrap();
     let stats = sim.stop().await.unwrap();
     assert!(open.await.unwrap().is_err());
     assert_eq!((stats.calls, stats.accepted, stats.in_flight), (1, 1, 0));
@@ -146,10 +143,7 @@ async fn a_reset_clears_the_counters_and_marks_the_log() {
     let client = client();
     let hanging = tokio::spawn(call(&client, &sim, 99).timeout(Duration::from_millis(300)).send());
     call_all(&sim, 1..11, 1, 1).await;
-    let mut tick = tokio::time::interval(Duration::from_millis(2));
-    while sim.stats().unwrap().in_flight == 0 {
-        tick.tick().await;
-    }
+    sim.wait_for(|book| book.stats().in_flight > 0).await.unwrap();
     let base = format!("http://{}", sim.addr);
     assert_eq!(client.post(format!("{base}/reset")).send().await.unwrap().status(), 204);
     call_all(&sim, 1..4, 1, 1).await;

@@ -24,6 +24,10 @@ pub struct Call {
     pub text: String,
     /// Whether the provider took it.
     pub accepted: bool,
+    /// Whether a whole answer was handed to the connection.
+    pub answered: bool,
+    /// How long the answer told the sender to wait, s.
+    pub retry_after: Option<i64>,
     /// What became of it, see the simulator.
     pub outcome: String,
 }
@@ -45,6 +49,8 @@ impl Calls {
                         phone: number("phone"),
                         text: text.unwrap_or_default(),
                         accepted: line["accepted"].as_bool().unwrap(),
+                        answered: line["answered"].as_bool().unwrap(),
+                        retry_after: line["retry_after"].as_i64(),
                         outcome: line["outcome"].as_str().unwrap().to_owned(),
                     });
                 }

@@ -46,7 +46,7 @@ fn log(folder: &std::path::Path) -> std::path::PathBuf {
 }
 
 impl World {
-    /// Replaces the provider's faults.
+    /// Replaces the provider's faults by rules as `provider-sim --help` lists them; `[]` heals it.
     pub async fn faults(&self, rules: Value) {
         let request = reqwest::Client::new().put(format!("{}/faults", self.provider.url)).json(&rules);
         let answer = request.send().await.unwrap();
@@ -56,6 +56,19 @@ impl World {
     /// The provider's counters; all ended calls in them are in its log.
     pub async fn provider_stats(&self) -> Value {
         reqwest::get(format!("{}/stats", self.provider.url)).await.unwrap().json().await.unwrap()
+    }
+
+    /// The first 8 ended calls for a message, as the provider's log has them.
+    pub async fn calls_for(&self, message: i64) -> Vec<Value> {
+        reqwest::get(format!("{}/calls/{message}", self.provider.url)).await.unwrap().json().await.unwrap()
+    }
+
+    /// Waits until so many calls have begun.
+    pub async fn called(&self, calls: u64) {
+        eventually("calls to the provider", async || {
+            (self.provider_stats().await["calls"].as_u64().unwrap() >= calls).then_some(())
+        })
+        .await;
     }
 
     /// Waits until the provider has accepted so many messages.

@@ -3,11 +3,9 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
 
 use provider_sim::{Config, Faults, Running, Stats};
 use serde_json::{Value, json};
-use tokio::time;
 
 pub(crate) const TOKEN: &str = "local";
 pub(crate) const PHONE: i64 = 79_001_234_567;
@@ -36,19 +34,14 @@ pub(crate) fn call_at(client: &reqwest::Client, addr: SocketAddr, id: i64) -> re
         .json(&json!({"id": id, "phone": PHONE, "text": "Sale: «все» по 5"}))
 }
 
+pub(crate) fn call_phone(client: &reqwest::Client, sim: &Running, id: i64, phone: i64) -> reqwest::RequestBuilder {
+    call(client, sim, id).json(&json!({"id": id, "phone": phone, "text": "hi"}))
+}
+
 /// The counters as soon as no call is open.
 pub(crate) async fn settled(sim: &Running) -> Stats {
-    let mut tick = time::interval(Duration::from_millis(2));
-    let settled = async {
-        loop {
-            tick.tick().await;
-            let stats = sim.stats().unwrap();
-            if stats.in_flight == 0 {
-                return stats;
-            }
-        }
-    };
-    time::timeout(Duration::from_secs(10), settled).await.expect("calls end")
+    sim.wait_for(|book| book.stats().in_flight == 0).await.unwrap();
+    sim.stats().unwrap()
 }
 
 pub(crate) fn log_lines(path: &Path) -> Vec<Value> {

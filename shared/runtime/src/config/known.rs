@@ -8,7 +8,7 @@ use super::settings::{is_secret, variable};
 use super::{ConfigError, Environment};
 
 /// Read by the local stack, the provider simulator and the tests, not by a program of this binary.
-const FOREIGN: [&str; 13] = [
+const FOREIGN: [&str; 14] = [
     "HERALD_LOCAL_KAFKA_PORT",
     "HERALD_LOCAL_KAFKA_CONTROLLER_PORT",
     "HERALD_LOCAL_PG_PORT",
@@ -17,6 +17,7 @@ const FOREIGN: [&str; 13] = [
     "HERALD_SIM_SEED",
     "HERALD_SIM_LATENCY",
     "HERALD_SIM_RATE",
+    "HERALD_SIM_KEEP_ALIVE",
     "HERALD_SIM_FAULTS",
     "HERALD_TEST_DATABASE_URL",
     "HERALD_TEST_KAFKA_BROKERS",
