@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use domain::ids::{ClientNo, MailingNo};
+use domain::ids::{ClientNo, MailingNo, MessageId};
 use domain::status::{Standing, Status};
 use events::{Kind, StatusEvent};
-use store::projection::{MessageRow, SettledRounds, StepRow};
+use store::projection::{HeldRow, MessageRow, SettledRounds, StepRow};
 
 /// What a batch writes.
 #[derive(Debug, Default)]
@@ -16,6 +16,10 @@ pub(crate) struct Fold {
     rows: BTreeMap<(MailingNo, ClientNo), Folded>,
     /// In the order in which they were read.
     pub(crate) steps: Vec<StepRow>,
+    /// Messages that are held now, or were and aren't any more.
+    held: BTreeMap<(MailingNo, ClientNo), Option<HeldRow>>,
+    /// What is added to a mailing's held rows by partition and reason.
+    pub(crate) held_counts: BTreeMap<(MailingNo, i32, String), i64>,
     /// What is added to a mailing's rows by partition and status. A status that was only passed through is here with 0: it
     /// leaves a count of 0 whether it shared a batch with the next one or not.
     pub(crate) counts: BTreeMap<(MailingNo, i32, String), i64>,
@@ -43,16 +47,28 @@ impl Fold {
             return;
         }
         let (mailing_no, client_no) = (event.message_id.mailing_no(), event.message_id.client_no());
-        if event.tells_of_failed_attempt() {
+        if event.is_step() {
             self.steps.push(step_row(partition, offset, event));
         }
         let count = |status: &str| (mailing_no, partition, status.to_owned());
         let folded = self.rows.entry((mailing_no, client_no)).or_insert_with(|| {
             *self.counts.entry(count(event.status.as_str())).or_default() += 1;
+            if let Some(held) = held_row(event) {
+                *self.held_counts.entry(count(&held.reason)).or_default() += 1;
+                self.held.insert((mailing_no, client_no), Some(held));
+            }
             Folded { row: first_row(event), changed: true }
         });
         let row = &mut folded.row;
         if standing(row).is_replaced_by(&event.standing()) {
+            if row.status == Status::Held {
+                *self.held_counts.entry(count(row.reason.as_deref().unwrap_or_default())).or_default() -= 1;
+                self.held.insert((mailing_no, client_no), None);
+            }
+            if let Some(held) = held_row(event) {
+                *self.held_counts.entry(count(&held.reason)).or_default() += 1;
+                self.held.insert((mailing_no, client_no), Some(held));
+            }
             if row.status != event.status {
                 *self.counts.entry(count(row.status.as_str())).or_default() -= 1;
                 *self.counts.entry(count(event.status.as_str())).or_default() += 1;
@@ -69,10 +85,38 @@ impl Fold {
         }
     }
 
+    /// Whether anything of the batch was held or is held no longer.
+    pub(crate) fn has_held(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Rows of `held` to be written, by key.
+    pub(crate) fn held_rows(&self) -> Vec<&HeldRow> {
+        self.held.values().flatten().collect()
+    }
+
+    /// Messages that are held no longer.
+    pub(crate) fn released(&self) -> Vec<MessageId> {
+        let released = self.held.iter().filter(|(_, row)| row.is_none());
+        released.filter_map(|(&(mailing, client), _)| MessageId::new(mailing, client).ok()).collect()
+    }
+
     /// The rows that differ from what they were, by key.
     pub(crate) fn changed_rows(&self) -> Vec<&MessageRow> {
         self.rows.values().filter(|folded| folded.changed).map(|folded| &folded.row).collect()
     }
+}
+
+/// The row of a message that is held by this.
+fn held_row(event: &StatusEvent) -> Option<HeldRow> {
+    (event.status == Status::Held).then(|| HeldRow {
+        mailing_no: event.message_id.mailing_no(),
+        client_no: event.message_id.client_no(),
+        round: event.round,
+        reason: event.reason.as_ref().map_or_else(String::new, |reason| reason.as_str().to_owned()),
+        not_before: event.not_before.unwrap_or(event.occurred_at),
+        operator_code: event.operator_code.unwrap_or(0),
+    })
 }
 
 fn above_the_first(round: i32) -> i64 {

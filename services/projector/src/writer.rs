@@ -178,6 +178,11 @@ impl Writer {
         if !fold.steps.is_empty() {
             projection::insert_steps(&mut transaction, &fold.steps).await?;
         }
+        if fold.has_held() {
+            projection::upsert_held(&mut transaction, &fold.held_rows()).await?;
+            projection::delete_held(&mut transaction, &fold.released()).await?;
+            projection::add_held_counts(&mut transaction, &fold.held_counts).await?;
+        }
         projection::add_counts(&mut transaction, &fold.counts).await?;
         projection::add_settled_rounds(&mut transaction, &fold.settled_rounds).await?;
         runtime::crash_point!("project::written");

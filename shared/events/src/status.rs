@@ -79,9 +79,9 @@ impl StatusEvent {
         Standing { round: self.round, status: self.status.clone(), attempt: self.attempt, not_before: self.not_before }
     }
 
-    /// Whether it tells of an attempt that failed, rather than of a message that settled without one.
-    pub fn tells_of_failed_attempt(&self) -> bool {
-        self.status == Status::Retrying
+    /// Whether it belongs to the message's story beside its row: an attempt that failed, a wait, a hold.
+    pub fn is_step(&self) -> bool {
+        matches!(self.status, Status::Retrying | Status::Held)
             || (self.status == Status::Failed && matches!(self.reason, Some(Reason::Rejected | Reason::Exhausted)))
     }
 }

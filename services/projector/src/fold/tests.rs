@@ -1,5 +1,4 @@
 use chrono::{DateTime, TimeDelta};
-use domain::ids::MessageId;
 use domain::status::Reason;
 use events::Source;
 use proptest::prelude::*;
@@ -39,6 +38,8 @@ fn event(client_no: i64, round: i32, status: Status, attempt: i32) -> StatusEven
 struct Tables {
     rows: BTreeMap<(MailingNo, ClientNo), MessageRow>,
     steps: BTreeMap<(i32, i64), StepRow>,
+    held: BTreeMap<MessageId, HeldRow>,
+    held_counts: BTreeMap<(MailingNo, i32, String), i64>,
     counts: BTreeMap<(MailingNo, i32, String), i64>,
     settled_rounds: BTreeMap<(MailingNo, i32), SettledRounds>,
 }
@@ -53,6 +54,15 @@ impl Tables {
         }
         for row in fold.changed_rows() {
             self.rows.insert((row.mailing_no, row.client_no), row.clone());
+        }
+        for row in fold.held_rows() {
+            self.held.insert(MessageId::new(row.mailing_no, row.client_no).unwrap(), row.clone());
+        }
+        for message in fold.released() {
+            self.held.remove(&message);
+        }
+        for (key, n) in std::mem::take(&mut fold.held_counts) {
+            *self.held_counts.entry(key).or_default() += n;
         }
         for step in fold.steps {
             self.steps.entry((step.status_partition, step.status_offset)).or_insert(step);
@@ -122,11 +132,43 @@ fn a_row_shows_what_stands_and_the_rounds_that_are_settled() {
 }
 
 #[test]
-fn only_calls_that_failed_are_steps() {
+fn failed_calls_waits_and_holds_are_steps() {
     use Status::*;
-    let history = [(1, Retrying, 1), (1, Retrying, 2), (1, Failed, 3), (2, Held, 3), (3, Expired, 3)];
+    let history = [(1, Retrying, 1), (1, Retrying, 2), (1, Held, 2), (2, Failed, 3), (3, Expired, 3)];
     let tables = written(&log(&history));
-    assert_eq!(tables.steps.values().map(|step| step.attempt).collect::<Vec<_>>(), [1, 2, 3]);
+    let steps: Vec<(&str, i32)> = tables.steps.values().map(|step| (step.status.as_str(), step.attempt)).collect();
+    assert_eq!(steps, [("retrying", 1), ("retrying", 2), ("held", 2), ("failed", 3)]);
+}
+
+#[test]
+fn a_held_message_has_a_row_that_says_what_it_waits_for_until_something_came_of_it() {
+    let at = |seconds| DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds);
+    let held = |round, reason, not_before, operator_code| StatusEvent {
+        reason: Some(reason),
+        not_before,
+        operator_code,
+        occurred_at: at(7),
+        ..event(1, round, Status::Held, 1)
+    };
+    let row = |tables: &Tables| {
+        let rows: Vec<_> = tables.held.values().map(|row| (row.round, row.reason.clone(), row.not_before)).collect();
+        let counts = tables.held_counts.iter().filter(|(_, n)| **n != 0);
+        (rows, counts.map(|((_, _, reason), n)| (reason.clone(), *n)).collect::<Vec<_>>())
+    };
+    let one = |reason: &str| vec![(reason.to_owned(), 1)];
+    let mut tables = Tables::default();
+    tables.write(&[(0, 0, held(1, Reason::Throttled, Some(at(40)), Some(916)))]);
+    assert_eq!(row(&tables), (vec![(1, "throttled".to_owned(), at(40))], one("throttled")));
+    tables.write(&[(0, 1, held(2, Reason::Outage, None, None))]);
+    assert_eq!(row(&tables), (vec![(2, "outage".to_owned(), at(7))], one("outage")), "held at that moment");
+    tables.write(&[(0, 2, event(1, 1, Status::Retrying, 1))]);
+    assert_eq!(
+        row(&tables),
+        (vec![(2, "outage".to_owned(), at(7))], one("outage")),
+        "an earlier round changes nothing"
+    );
+    tables.write(&[(0, 3, event(1, 3, Status::Retrying, 2))]);
+    assert_eq!(row(&tables), (vec![], vec![]));
 }
 
 #[test]
@@ -193,6 +235,8 @@ proptest! {
         let mut settled = BTreeMap::new();
         for row in tables.rows.values() {
             let partition = (row.client_no.get() % 2) as i32;
+            let held = tables.held.get(&MessageId::new(row.mailing_no, row.client_no).unwrap());
+            prop_assert_eq!(held.map(|held| held.round), (row.status == Status::Held).then_some(row.round));
             *counts.entry((mailing(), partition, row.status.to_string())).or_insert(0) += 1;
             let sums: &mut SettledRounds = settled.entry((mailing(), partition)).or_default();
             sums.all += i64::from(row.settled_round);
