@@ -64,7 +64,7 @@ struct Load {
 pub(crate) struct Read {
     pub(crate) offset: i64,
     pub(crate) bytes: usize,
-    /// None: it is a dead letter by now, only its offset is passed.
+    /// None: there is no status, or it is a dead letter by now; only the offset is passed.
     pub(crate) event: Option<StatusEvent>,
 }
 
@@ -74,7 +74,7 @@ pub(crate) struct Item {
     pub(crate) partition: i32,
     pub(crate) offset: i64,
     pub(crate) assignment: u64,
-    /// None: the record was dead-lettered, only its offset is passed.
+    /// None: there is no status, or the record was dead-lettered; only the offset is passed.
     pub(crate) event: Option<StatusEvent>,
 }
 
@@ -178,6 +178,14 @@ impl Inbox {
             self.grown.notify_one();
         }
         if load.over(1) { Intake::Full } else { Intake::More }
+    }
+
+    /// Passes offsets at which there is no status.
+    pub(crate) fn read_to(&self, number: i32, position: i64) {
+        let behind = self.state().partitions.get(&number).is_some_and(|partition| partition.next < position);
+        if behind {
+            self.push(number, Read { offset: position - 1, bytes: 0, event: None });
+        }
     }
 
     /// Whether more than half of the room is free.

@@ -123,8 +123,11 @@ impl Member for ProjectorMember {
         self.inbox.has_room()
     }
 
-    /// Nothing but records moves an offset: the log has no transactions, and what is at its end is read again in no time.
-    fn read_to(&self, _: i32, _: i64) {}
+    /// The ends of the planner's transactions hold no status, and are passed: a reader of the offsets waits until they have
+    /// reached the log's end.
+    fn read_to(&self, partition: i32, position: i64) {
+        self.inbox.read_to(partition, position);
+    }
 
     /// For lag tools: nobody reads them back.
     fn checkpoints(&self) -> Vec<Commit> {

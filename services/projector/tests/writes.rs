@@ -100,6 +100,28 @@ async fn it_goes_on_where_it_stopped_also_over_offsets_without_records() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_ends_of_transactions_are_passed_so_that_its_offsets_reach_the_logs_end() {
+    let installation = installation().await;
+    let projector = start(&installation, 5000).await;
+    let (told, topic, client) =
+        (life(7, Uuid::now_v7(), 1..=50), installation.topic(Topic::StatusEvents), installation.kafka.clone());
+    let publish = move || {
+        let producer = TransactionalProducer::new(&client, "planner").unwrap();
+        producer.init(Duration::from_secs(30)).unwrap();
+        producer.publish(told.iter().map(|status| outgoing(&topic, status))).unwrap();
+        kafka::high_watermarks(&client, &topic, &[0, 1], Duration::from_secs(5)).unwrap()
+    };
+    let ends = tokio::task::spawn_blocking(publish).await.unwrap();
+    support::until("its offsets are the log's ends", async || {
+        let written = "SELECT next_offset FROM projector_offsets ORDER BY partition";
+        sqlx::query_scalar::<_, i64>(written).fetch_all(&installation.pool).await.unwrap() == ends
+    })
+    .await;
+    projector.stop().await;
+    installation.delete().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_taken_is_a_dead_letter_and_the_rest_is_written() {
     let installation = installation().await;
     let mailing = Uuid::now_v7();

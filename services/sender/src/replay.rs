@@ -7,7 +7,7 @@ use domain::ids::MessageId;
 use events::topics::Topic;
 use events::{Kind, MessageEvent, StatusEvent, decode};
 use kafka::ledger::{MessageOffset, StatusOffset};
-use kafka::{Assigned, Cluster, Isolation, Record, TableReader};
+use kafka::{Assigned, Cluster, Isolation, Record, TableReader, high_watermarks};
 use tokio_util::sync::CancellationToken;
 
 use crate::recovered::Statuses;
@@ -58,12 +58,12 @@ impl Begin {
     /// Reads the statuses of the partition, until `stop` says that it isn't ours any more.
     pub(crate) fn replay(self, cluster: &Cluster, partition: i32, stop: &CancellationToken) -> kafka::Result<Replayed> {
         let topic = cluster.topics.name(Topic::StatusEvents);
+        // A planner's transaction that hangs may end the committed records before a status of ours: it is waited for.
+        let end = high_watermarks(cluster, &topic, &[partition], Duration::from_secs(5))?[0];
         match self {
             Self::Bookmark { frontier, bookmark } => {
-                let statuses =
-                    TableReader::from_offset(cluster, &topic, partition, bookmark.0, Isolation::Uncommitted)?
-                        .stopped_by(stop);
-                let end = statuses.ends(Duration::from_secs(5))?[0];
+                let statuses = TableReader::from_offset(cluster, &topic, partition, bookmark.0, Isolation::Committed)?
+                    .stopped_by(stop);
                 if end < bookmark.0 {
                     // What it held would be called again.
                     return Err(kafka::Error::Topic(format!(
@@ -71,15 +71,15 @@ impl Begin {
                          was sent can't be known"
                     )));
                 }
-                from_bookmark(&statuses, partition, frontier, bookmark)
+                from_bookmark(&statuses, end, partition, frontier, bookmark)
             }
             Self::Whole { low } => {
                 let statuses =
-                    TableReader::from_start(cluster, &topic, &[partition], Isolation::Uncommitted)?.stopped_by(stop);
+                    TableReader::from_start(cluster, &topic, &[partition], Isolation::Committed)?.stopped_by(stop);
                 let topic = cluster.topics.name(Topic::MessageEvents);
                 let messages =
                     TableReader::from_start(cluster, &topic, &[partition], Isolation::Committed)?.stopped_by(stop);
-                whole(&statuses, &messages, partition, low)
+                whole(&statuses, end, &messages, partition, low)
             }
         }
     }
@@ -93,23 +93,25 @@ fn status_of(record: &Record, partition: i32) -> Option<StatusEvent> {
 
 fn from_bookmark(
     reader: &TableReader,
+    end: i64,
     partition: i32,
     frontier: MessageOffset,
     bookmark: StatusOffset,
 ) -> kafka::Result<Replayed> {
     let mut statuses = Statuses::above(frontier);
-    let ends = reader.read_to_end(DEADLINE, |record| {
+    reader.read_to(&[end], DEADLINE, |record| {
         if let Some(event) = status_of(&record, partition) {
             statuses.add(&event);
         }
     })?;
-    Ok(Replayed { bookmark, status_end: StatusOffset(ends[0]), statuses })
+    Ok(Replayed { bookmark, status_end: StatusOffset(end), statuses })
 }
 
 /// Reads both logs side by side: a status never precedes its message, so reading the messages up to the source of each
 /// status is enough, and what is remembered is what was open at once.
 fn whole(
     statuses: &TableReader,
+    end: i64,
     messages: &TableReader,
     partition: i32,
     low: MessageOffset,
@@ -117,7 +119,7 @@ fn whole(
     let message_end = messages.ends(Duration::from_secs(5))?[0];
     let mut merge = Merge::from(low);
     let mut failed = None;
-    let ends = statuses.read_to_end(DEADLINE, |record| {
+    statuses.read_to(&[end], DEADLINE, |record| {
         let Some(event) = status_of(&record, partition).filter(|event| event.source.offset < message_end) else {
             return;
         };
@@ -131,7 +133,7 @@ fn whole(
     })?;
     match failed {
         Some(error) => Err(error),
-        None => Ok(merge.finish(StatusOffset(ends[0]))),
+        None => Ok(merge.finish(StatusOffset(end))),
     }
 }
 

@@ -295,7 +295,7 @@ impl Stage {
     /// Waits until every status is in the tables.
     async fn projected(&self) {
         let mut ends: BTreeMap<i32, i64> = BTreeMap::new();
-        for record in self.world.records(Topic::StatusEvents, Isolation::Uncommitted).await {
+        for record in self.world.records(Topic::StatusEvents, Isolation::Committed).await {
             ends.insert(record.partition, record.offset + 1);
         }
         eventually("the projector to write all", async || {

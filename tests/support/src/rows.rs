@@ -32,7 +32,7 @@ impl Installation {
         for (partition, end) in (0i32..).zip(ends) {
             until(&format!("partition {partition} is written up to {end}"), async || {
                 let at = sqlx::query_scalar::<_, i64>(offset).bind(partition).fetch_one(&self.pool).await;
-                at.is_ok_and(|at| at == end)
+                at.is_ok_and(|at| at >= end)
             })
             .await;
         }

@@ -74,7 +74,7 @@ impl MailingLog {
     }
 
     fn read_started(&mut self, kafka: &Cluster, mailing: &MailingRow) -> anyhow::Result<()> {
-        read_all(kafka, Topic::StatusEvents, Isolation::Uncommitted, |record| {
+        read_all(kafka, Topic::StatusEvents, Isolation::Committed, |record| {
             let Ok(event) = decode::<StatusEvent>(record.payload.as_deref()) else { return };
             if event.mailing_id != mailing.id {
                 return;

@@ -68,7 +68,7 @@ async fn killed_in_the_middle_only_what_was_on_the_wire_or_unacknowledged_is_cal
 /// When each message was first settled, µs, of those settled before `killed`.
 async fn settled_before(world: &World, killed: i64) -> BTreeMap<i64, i64> {
     let mut settled = BTreeMap::new();
-    for record in world.records(Topic::StatusEvents, Isolation::Uncommitted).await {
+    for record in world.records(Topic::StatusEvents, Isolation::Committed).await {
         let event: StatusEvent = decode(record.payload.as_deref()).unwrap();
         let at = event.occurred_at.timestamp_micros();
         if event.kind == Kind::Settled && at < killed {
