@@ -21,4 +21,4 @@ CREATE TABLE mailings (
 );
 
 -- The scheduler reads the live mailings of a shard many times a second.
-CREATE INDEX mailings_live_idx ON mailings (shard, mailing_no) WHERE state IN ('scheduled', 'running', 'paused');
+CREATE INDEX mailings_live_idx ON mailings (shard, mailing_no) WHERE finished_at IS NULL;

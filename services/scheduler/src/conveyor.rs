@@ -1,21 +1,20 @@
 //! Samples the conveyor from what the senders have committed, and shares the room among this process's shards.
 
-use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use domain::conveyor::{Conveyor, Share};
+use domain::lane::{Closed, ClosedLanes};
 use events::topics::Topic;
 use kafka::ledger::Metadata;
 use kafka::{CommittedPartition, GroupView};
 use runtime::health::Readiness;
 
 use crate::metrics::Metrics;
+use crate::pace::Pace;
 
 /// Senders commit this often.
 const SAMPLE_AGE: Duration = Duration::from_millis(100);
-/// The pace is an average over this long.
-const PACE_WINDOW: Duration = Duration::from_secs(1);
 /// An order to stop waits for a sample: three questions.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -34,10 +33,10 @@ struct State {
     /// A partition ends before its frontier.
     went_back: bool,
     conveyor: Conveyor,
-    /// Σ (position − open) at past moments, oldest first. Empty after the conveyor was: an idle second is no pace.
-    settled: VecDeque<(Instant, u64)>,
-    /// Partitions with a commit.
-    committed: usize,
+    pace: Pace,
+    closed: ClosedLanes,
+    /// When a page was last planned by this process.
+    last_page: Option<Instant>,
     owned: u64,
     /// Clients planned since the sample.
     planned: u64,
@@ -82,11 +81,16 @@ impl Sampler {
             owned: state.owned,
             shards: self.shards,
             planned_since: state.planned + state.under_way,
-            last_page: None,
+            last_page: state.last_page.map(|at| at.elapsed()),
         };
         let clients = state.conveyor.page(share);
         state.under_way += clients.unwrap_or(0);
         Ok(clients.map(|clients| Room { sampler: self, clients }))
+    }
+
+    /// The lanes that the senders have closed, as last sampled.
+    pub(crate) fn closed_lanes(&self) -> ClosedLanes {
+        self.state.lock().expect("not poisoned").closed.clone()
     }
 
     /// Keeps the figures fresh while nothing is planned. With Kafka away they stay as they are.
@@ -109,26 +113,15 @@ impl Sampler {
         } else {
             self.ready.ready();
         }
-        let (unread, open, settled) =
-            partitions.iter().map(count).fold((0, 0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1, sum.2 + one.2));
+        let counts: Vec<Count> = partitions.iter().map(Count::of).collect();
+        let unread = counts.iter().map(|count| count.unread).sum();
+        let open = counts.iter().map(|count| count.open).sum();
         let now = Instant::now();
-        // A partition whose commit comes or goes jumps by all that ever lay in it, which is no pace.
-        let committed = partitions.iter().filter(|partition| partition.committed.is_some()).count();
-        if state.conveyor.unread + state.conveyor.open == 0 || committed != state.committed {
-            state.settled.clear();
-        }
-        state.committed = committed;
-        state.settled.push_back((now, settled));
-        while state.settled.len() > 2 && now - state.settled[1].0 >= PACE_WINDOW {
-            state.settled.pop_front();
-        }
-        let (since, before) = state.settled[0];
-        let seconds = (now - since).as_secs_f64();
-        if seconds >= SAMPLE_AGE.as_secs_f64() {
-            state.conveyor.pace = Some((settled.saturating_sub(before) as f64 / seconds) as u64);
-        }
-        let pace = state.conveyor.pace;
-        state.conveyor = Conveyor { partitions: partitions.len() as u64, unread, open, pace, closed: false };
+        let calls = counts.iter().map(|count| count.calls).collect();
+        let pace = state.pace.sample(calls, unread + open == 0, now);
+        state.closed = ClosedLanes { by_partition: counts.into_iter().map(|count| count.closed).collect() };
+        let closed = state.closed.all();
+        state.conveyor = Conveyor { partitions: partitions.len() as u64, unread, open, pace, closed };
         (state.sampled_at, state.planned) = (Some(now), 0);
         self.metrics.unread.set(unread.cast_signed());
         self.metrics.open.set(open.cast_signed());
@@ -139,7 +132,11 @@ impl Sampler {
 impl Room<'_> {
     /// The page is committed with this many clients. Dropped without, the room is free again.
     pub(crate) fn used(self, clients: u64) {
-        self.sampler.state.lock().expect("not poisoned").planned += clients;
+        let mut state = self.sampler.state.lock().expect("not poisoned");
+        state.planned += clients;
+        if clients > 0 {
+            state.last_page = Some(Instant::now());
+        }
     }
 }
 
@@ -149,18 +146,33 @@ impl Drop for Room<'_> {
     }
 }
 
-/// Unread, open and settled of a partition. Without a commit nothing was ever taken in.
-fn count(partition: &CommittedPartition) -> (u64, u64, u64) {
-    let (position, open) = match &partition.committed {
-        Some((frontier, metadata)) => match metadata.parse::<Metadata>() {
-            Ok(metadata) => (metadata.position.0, metadata.open),
-            Err(_) => (*frontier, 0),
-        },
-        None => (partition.low, 0),
-    };
-    let position = position.clamp(partition.low, partition.end);
-    let unread = (partition.end - position).cast_unsigned();
-    (unread, open, position.cast_unsigned().saturating_sub(open))
+/// What a partition's commit tells.
+#[derive(Debug, PartialEq, Eq)]
+struct Count {
+    unread: u64,
+    open: u64,
+    /// None: no sender has committed.
+    calls: Option<u64>,
+    closed: Closed,
+}
+
+impl Count {
+    /// Without a commit nothing was ever taken in.
+    fn of(partition: &CommittedPartition) -> Self {
+        let committed = partition.committed.as_ref();
+        let metadata: Option<Metadata> = committed.and_then(|(_, metadata)| metadata.parse().ok());
+        let position = match (&metadata, committed) {
+            (Some(metadata), _) => metadata.position.0,
+            (None, Some((frontier, _))) => *frontier,
+            (None, None) => partition.low,
+        };
+        Self {
+            unread: (partition.end - position.clamp(partition.low, partition.end)).cast_unsigned(),
+            open: metadata.as_ref().map_or(0, |metadata| metadata.open),
+            calls: metadata.as_ref().map(|metadata| metadata.calls),
+            closed: metadata.map(|metadata| metadata.closed).unwrap_or_default(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -174,14 +186,29 @@ mod tests {
             end: 100,
             committed: committed.map(|(offset, metadata)| (offset, metadata.to_owned())),
         };
+        let count = |unread, open, calls, closed| Count { unread, open, calls, closed };
+        let none = Closed::default;
         let cases = [
-            ("a commit", Some((40, "v2 bookmark=1 position=70 open=5 calls=9 closed=-")), (30, 5, 65)),
-            ("no commit", None, (90, 0, 10)),
-            ("somebody else's metadata", Some((40, "")), (60, 0, 40)),
-            ("beyond the end", Some((200, "v2 bookmark=1 position=200 open=0 calls=9 closed=-")), (0, 0, 100)),
+            (
+                "a commit",
+                Some((40, "v2 bookmark=1 position=70 open=5 calls=9 closed=-")),
+                count(30, 5, Some(9), none()),
+            ),
+            (
+                "closed lanes",
+                Some((40, "v2 bookmark=1 position=70 open=5 calls=9 closed=all")),
+                count(30, 5, Some(9), Closed::All),
+            ),
+            ("no commit", None, count(90, 0, None, none())),
+            ("somebody else's metadata", Some((40, "")), count(60, 0, None, none())),
+            (
+                "beyond the end",
+                Some((200, "v2 bookmark=1 position=200 open=0 calls=9 closed=-")),
+                count(0, 0, Some(9), none()),
+            ),
         ];
         for (name, committed, expected) in cases {
-            assert_eq!(count(&partition(committed)), expected, "{name}");
+            assert_eq!(Count::of(&partition(committed)), expected, "{name}");
         }
     }
 }

@@ -11,8 +11,8 @@
 //! - [`ShardHandle`](handle) is what those two threads share.
 //! - [`ShardProducer`](producer) holds the shard's transactional producer. Its id is the fence.
 //! - [`Planner`](planning) takes the steps that `domain::planning` decides, one mailing after the other.
-//! - [`Page`](page) holds the next clients of an audience, encoded beside the progress that they make; [`progress`] reads
-//!   that progress back.
+//! - [`Page`](page) holds the next clients of an audience, [`PassPage`](pass) the held messages that are due, either encoded
+//!   as [`Records`](records) beside the progress that they make; [`progress`] reads that progress back.
 //! - [`Sampler`](conveyor) says how large a page may be, from what the senders have committed.
 //! - [`Drain`](drain) proves that nothing of a mailing is under way any more. What isn't settled then is lost, and
 //!   [`replan()`], an operator's verb, plans it again.
@@ -24,10 +24,13 @@ mod drain;
 mod handle;
 mod member;
 mod metrics;
+mod pace;
 mod page;
+mod pass;
 mod planning;
 mod producer;
 mod progress;
+mod records;
 mod recovery;
 mod shard;
 mod trouble;

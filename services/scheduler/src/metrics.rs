@@ -6,6 +6,8 @@ metrics! {
     pub(crate) struct Metrics {
         /// Message events committed.
         pub(crate) planned: IntCounter = "herald_messages_planned_total",
+        /// Messages that the planner has settled, because nobody may call any more.
+        pub(crate) settled: IntCounter = "herald_messages_settled_by_planner_total",
         /// From a mailing's start to its first page.
         pub(crate) schedule_lag: Histogram = "herald_schedule_lag_seconds" in exponential_buckets(0.005, 2.5, 12),
         /// Message events that no sender has taken in.
@@ -42,6 +44,7 @@ mod tests {
                 "herald_conveyor_unread_messages ",
                 "herald_mailings_paused_total ",
                 "herald_messages_planned_total ",
+                "herald_messages_settled_by_planner_total ",
                 "herald_schedule_lag_seconds ",
                 "herald_scheduler_shards ",
             ]

@@ -1,23 +1,24 @@
-//! One page: the clients behind the cursor, as message events beside the progress that they make.
+//! One page: the clients behind the cursor, beside the progress that they make.
 
 use chrono::{DateTime, Utc};
 use domain::conveyor::next_span;
 use domain::ids::{ClientNo, MessageId};
+use domain::status::{Reason, Status};
 use events::topics::{Topic, Topics};
-use events::{EncodeError, MessageEvent, ProgressRecord, encode};
-use kafka::Outgoing;
+use events::{Kind, MessageEvent, ProgressRecord, Source, StatusEvent};
 use sqlx::PgConnection;
 use store::mailings::MailingRow;
 use store::planning::{ClientRange, PageClient, page_clients};
+use uuid::Uuid;
 
-/// A page stays small in bytes too, because an open transaction holds up every reader.
-pub(crate) const MAX_BYTES: usize = 2 * 1024 * 1024;
+use crate::records::Records;
+
 /// Index ranges read for one page. A sparse audience must not make a page of each empty range.
 const MAX_RANGES: u32 = 16;
 
 /// A page, read and encoded before its transaction is opened.
 pub(crate) struct Page {
-    pub(crate) messages: Vec<(i32, MessageId, Vec<u8>)>,
+    pub(crate) records: Records,
     pub(crate) progress: ProgressRecord,
     /// How many client numbers the next page should span.
     pub(crate) span: i64,
@@ -32,25 +33,29 @@ pub(crate) struct Extent {
     pub(crate) span: i64,
 }
 
-/// Reads the clients behind the cursor.
+/// A terminal status that the planner gives by itself.
+pub(crate) type End = (Status, Reason);
+
+/// Reads the clients behind the cursor. They become message events, or have the status of `end`.
 pub(crate) async fn read(
     db: &mut PgConnection,
     topics: &Topics,
     mailing: &MailingRow,
     progress: &ProgressRecord,
     Extent { clients: limit, mut span }: Extent,
+    end: Option<&End>,
     now: DateTime<Utc>,
 ) -> anyhow::Result<Page> {
-    let mut page = Page { messages: Vec::new(), progress: progress.clone(), span };
-    let (mut bytes, mut ranges) = (0, 0);
+    let mut page = Page { records: Records::default(), progress: progress.clone(), span };
+    let mut ranges = 0;
     while page.progress.cursor < progress.audience_max
-        && (page.messages.len() as u64) < limit
-        && bytes < MAX_BYTES
+        && page.records.clients() < limit
+        && !page.records.is_full()
         && ranges < MAX_RANGES
     {
         let after = page.progress.cursor;
         let up_to = ClientNo::from(after.get() + span).min(progress.audience_max);
-        let wanted = limit - page.messages.len() as u64;
+        let wanted = limit - page.records.clients();
         let range = ClientRange { after, up_to };
         let clients = page_clients(db, mailing.filter(), range, i64::try_from(wanted).unwrap_or(i64::MAX)).await?;
         span = next_span(span, clients.len() as u64, limit);
@@ -58,13 +63,21 @@ pub(crate) async fn read(
         // Fewer than asked for: there are no more in the range.
         let mut whole = (clients.len() as u64) < wanted;
         for client in &clients {
-            let payload = encode(&message(mailing, client, 1, now)?)?;
-            bytes += payload.len();
-            let id = MessageId::new(mailing.mailing_no, client.client_no)?;
-            let number = client.client_no.partition(topics.partitions(Topic::MessageEvents));
-            page.messages.push((number, id, payload));
+            match end {
+                None => page.records.plan(&message(mailing, client, 1, now)?)?,
+                Some(end) => {
+                    let ended = Ended {
+                        client_no: client.client_no,
+                        client_id: client.id,
+                        round: 1,
+                        attempts: 0,
+                        planned_at: now,
+                    };
+                    page.records.settle(&ended.status(topics, mailing, end, now)?)?;
+                }
+            }
             page.progress.cursor = client.client_no;
-            if bytes >= MAX_BYTES {
+            if page.records.is_full() {
                 whole = false;
                 break;
             }
@@ -74,33 +87,11 @@ pub(crate) async fn read(
         }
     }
     page.span = span;
-    let planned = i64::try_from(page.messages.len()).unwrap_or(i64::MAX);
+    let planned = i64::try_from(page.records.clients()).unwrap_or(i64::MAX);
     page.progress.planned += planned;
     page.progress.emitted += planned;
     page.progress.complete = page.progress.cursor >= progress.audience_max;
     Ok(page)
-}
-
-impl Page {
-    /// The records of its transaction.
-    pub(crate) fn into_records<'a>(self, topic: &'a str, progress: Outgoing<'a>) -> impl Iterator<Item = Outgoing<'a>> {
-        let messages = self.messages.into_iter().map(move |(partition, id, payload)| Outgoing {
-            topic,
-            partition,
-            key: id.to_string(),
-            payload,
-        });
-        messages.chain([progress])
-    }
-}
-
-/// The progress record of a shard.
-pub(crate) fn progress_record<'a>(
-    topic: &'a str,
-    shard: i32,
-    progress: &ProgressRecord,
-) -> Result<Outgoing<'a>, EncodeError> {
-    Ok(Outgoing { topic, partition: shard, key: progress.mailing_id.to_string(), payload: encode(progress)? })
 }
 
 pub(crate) fn message(
@@ -124,4 +115,46 @@ pub(crate) fn message(
         attempts: 0,
         planned_at: now,
     })
+}
+
+/// A message that the planner settles, because nobody may call any more.
+pub(crate) struct Ended {
+    pub(crate) client_no: ClientNo,
+    pub(crate) client_id: Uuid,
+    /// A round of its own: it counts as one that was emitted.
+    pub(crate) round: i32,
+    pub(crate) attempts: i32,
+    pub(crate) planned_at: DateTime<Utc>,
+}
+
+impl Ended {
+    /// Its status. There is no message event of this round, so it names no record.
+    pub(crate) fn status(
+        &self,
+        topics: &Topics,
+        mailing: &MailingRow,
+        (status, reason): &End,
+        now: DateTime<Utc>,
+    ) -> anyhow::Result<StatusEvent> {
+        let partition = self.client_no.partition(topics.partitions(Topic::MessageEvents));
+        Ok(StatusEvent {
+            message_id: MessageId::new(mailing.mailing_no, self.client_no)?,
+            mailing_id: mailing.id,
+            client_id: self.client_id,
+            round: self.round,
+            attempt: self.attempts,
+            announced: 0,
+            kind: Kind::Settled,
+            status: status.clone(),
+            reason: Some(reason.clone()),
+            code: None,
+            latency_ms: None,
+            not_before: None,
+            operator_code: None,
+            detail: None,
+            planned_at: self.planned_at,
+            occurred_at: now,
+            source: Source { partition, offset: -1 },
+        })
+    }
 }

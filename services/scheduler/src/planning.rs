@@ -1,35 +1,32 @@
 //! Takes the steps that `domain::planning` decides, for the mailings of one shard.
 
-use std::collections::HashMap;
+mod steps;
+
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use chrono::{DateTime, Utc};
-use domain::ids::{ClientNo, MailingNo, Shard};
+use domain::ids::{MailingNo, Shard};
 use domain::mailing::State;
-use domain::planning::{PlanningFacts, Step, Wait, next_step};
-use events::topics::Topic;
-use events::{DatabaseRecord, ProgressRecord};
+use domain::planning::{Again, PassPlan, PlanningFacts, Progress, Step, Wait, again, next_step};
+use events::ProgressRecord;
 use kafka::TransactionalProducer;
-use sqlx::Connection;
 use store::mailings::MailingRow;
 use store::planning::{self as rows, LiveMailingRow, Mirror};
 use uuid::Uuid;
 
 use crate::context::SchedulerContext;
+use crate::conveyor::Room;
 use crate::drain::Drain;
 use crate::handle::ShardHandle;
-use crate::page::{self, Extent};
-use crate::trouble::Trouble;
+use crate::trouble::{BackOff, Trouble};
 
 /// How soon a mailing that is being planned or waits for its statuses is looked at again.
 const BUSY: Duration = Duration::from_millis(50);
 const PUBLISHING: Duration = Duration::from_millis(10);
 /// How soon a shard in which nothing happens is looked at again.
 pub(crate) const IDLE: Duration = Duration::from_secs(1);
-const MIRROR_INTERVAL: Duration = Duration::from_millis(100);
-const FIRST_SPAN: i64 = 20_000;
 
 /// An owned shard's mailings.
 pub(crate) struct Planner {
@@ -42,6 +39,14 @@ pub(crate) struct Planner {
     mirrors: HashMap<Uuid, (Instant, Mirror)>,
     /// The proofs begun for mailings that wait for their last statuses.
     drains: HashMap<Uuid, Drain>,
+    /// Of mailings that Postgres refuses something.
+    back_offs: HashMap<Uuid, BackOff>,
+    /// What the pass under way has taken so far.
+    passes: HashMap<Uuid, PassPlan>,
+    /// Mailings whose last step was a page.
+    paged: HashSet<Uuid>,
+    /// The conveyor had no room for a mailing in this sweep. Whoever comes later in it isn't to get what comes free meanwhile.
+    full: bool,
     /// The mailing that got the last page. The next turn is another's.
     last_paged: MailingNo,
     /// The shard was confirmed to be ours just before the progress was read; holds for the first sweep.
@@ -68,6 +73,10 @@ impl Planner {
             spans: HashMap::new(),
             mirrors: HashMap::new(),
             drains: HashMap::new(),
+            back_offs: HashMap::new(),
+            passes: HashMap::new(),
+            paged: HashSet::new(),
+            full: false,
             last_paged: MailingNo::default(),
             confirmed,
         }
@@ -85,44 +94,60 @@ impl Planner {
         // A page may take all the room there is.
         let behind = live.partition_point(|mailing| mailing.row.mailing_no <= self.last_paged);
         live.rotate_left(behind);
+        self.full = false;
         let mut pause = IDLE;
         for mailing in &live {
             if self.handle.stop.is_cancelled() {
                 break;
             }
-            pause = pause.min(self.turn(mailing)?);
+            pause = pause.min(self.guarded_turn(mailing)?);
         }
+        self.back_offs.retain(|id, _| live.iter().any(|mailing| mailing.row.id == *id));
         self.confirmed = false;
         context.conveyor.refresh(IDLE);
         Ok(pause)
+    }
+
+    /// Gives the mailing its turn, unless it backs off. Trouble of its own ends the turn and not the sweep.
+    fn guarded_turn(&mut self, live: &LiveMailingRow) -> Result<Duration, Trouble> {
+        let id = live.row.id;
+        if let Some(left) = self.back_offs.get(&id).and_then(BackOff::left) {
+            return Ok(left.min(IDLE));
+        }
+        let began = Instant::now();
+        match self.turn(live) {
+            Err(Trouble::Mailing(error)) => {
+                tracing::warn!(mailing.id = %id, %error, "a mailing waits for Postgres");
+                let back_off = BackOff::after(self.back_offs.get(&id), began.elapsed());
+                let pause = back_off.left().unwrap_or_default().min(IDLE);
+                self.back_offs.insert(id, back_off);
+                match self.mirror(live, Some(Wait::Database)) {
+                    // It is only shown, and what is locked may be this.
+                    Err(Trouble::Mailing(_)) | Ok(()) => Ok(pause),
+                    Err(trouble) => Err(trouble),
+                }
+            }
+            done => {
+                if done.is_ok() {
+                    self.back_offs.remove(&id);
+                }
+                done
+            }
+        }
     }
 
     /// Does the mailing's next step. Returns how soon it is to be looked at again.
     fn turn(&mut self, live: &LiveMailingRow) -> Result<Duration, Trouble> {
         let context = Arc::clone(&self.context);
         let mailing = &live.row;
-        let progress = self.progress.get(&mailing.id);
-        let planning = mailing.state == State::Running && progress.is_some_and(|progress| !progress.complete);
-        let room = if planning { context.conveyor.room()? } else { None };
         let now = Utc::now();
-        let facts = PlanningFacts {
-            state: mailing.state.clone(),
-            starts_at: mailing.starts_at,
-            ends_at: mailing.ends_at,
-            published: self.is_published(live),
-            // Proved in an earlier sweep: the row, with its settled rounds, was read since.
-            drained: self.drains.get(&mailing.id).is_some_and(Drain::is_over),
-            settled: live.settled,
-            settled_again: live.settled_again,
-            due_at: live.due_at,
-            paged: true,
-        };
+        let facts = self.facts(live);
+        let progress = self.progress.get(&mailing.id).map(ProgressRecord::progress);
+        let wants_room = !self.full && wants_room(&facts, progress.as_ref(), now);
+        let room = if wants_room { context.conveyor.room()? } else { None };
+        self.full |= wants_room && room.is_none();
         let clients = room.as_ref().map(|room| room.clients);
-        let mut step = next_step(&facts, progress.map(ProgressRecord::progress).as_ref(), clients, now);
-        if matches!(step, Step::SettlePage(_)) {
-            // The senders settle what has ended.
-            step = clients.map_or(Step::Wait(Wait::Senders), Step::Page);
-        }
+        let step = next_step(&facts, progress.as_ref(), clients, now);
         if step != Step::Wait(Wait::Statuses) {
             self.drains.remove(&mailing.id);
         }
@@ -132,39 +157,36 @@ impl Planner {
                 Ok(Duration::ZERO)
             }
             Step::Page(clients) => {
-                let planned = self.page(mailing, clients, now)?;
-                if let Some(room) = room {
-                    room.used(planned);
-                }
-                self.last_paged = mailing.mailing_no;
-                self.mirror(live, None)?;
-                Ok(Duration::ZERO)
+                let planned = self.page(mailing, clients, None, now)?;
+                self.paged(live, room, planned, true)
             }
-            // Nothing is held yet.
-            Step::SettlePage(_) | Step::BeginPass(_) | Step::Pass(_) => Ok(BUSY),
-            Step::Wait(wait) => {
-                let pause = match wait {
-                    Wait::Start => (mailing.starts_at - now).to_std().unwrap_or_default().min(IDLE),
-                    Wait::Publishing => PUBLISHING,
-                    _ => BUSY,
+            Step::SettlePage(clients) => {
+                let end = match again(&facts.state, facts.ends_at, false, now) {
+                    Again::Settle(status, reason) => Some((status, reason)),
+                    Again::Plan => None,
                 };
+                let planned = self.page(mailing, clients, end.as_ref(), now)?;
+                self.paged(live, room, planned, true)
+            }
+            Step::BeginPass(clients) | Step::Pass(clients) => {
+                let planned = self.pass(mailing, &facts, clients, now)?;
+                self.paged(live, room, planned, false)
+            }
+            Step::Wait(wait) => {
                 if wait == Wait::Statuses {
                     let drain = self.drains.entry(mailing.id).or_insert_with(Drain::new);
                     drain.look(&context.conveyor.view, &context.pool, &context.runtime);
                 }
-                self.mirror(live, Some(wait))?;
-                Ok(pause)
+                self.mirror(live, Some(wait.clone()))?;
+                Ok(pause_of(&wait, &facts, progress.as_ref(), now))
             }
             Step::Finish => {
+                self.must_know(mailing, progress.is_some())?;
                 self.finish(mailing, now)?;
                 Ok(IDLE)
             }
-            // A process that was stopped for long sees mailings that the shard's new owner has started.
-            Step::ProgressLost if !self.confirmed => Err(Trouble::Other(anyhow::anyhow!(
-                "mailing {} runs without a progress that was read here",
-                mailing.id
-            ))),
             Step::ProgressLost => {
+                self.must_know(mailing, false)?;
                 let reason = "its planning progress is lost: `herald replan` plans what isn't planned yet";
                 self.pause(mailing, reason)
             }
@@ -178,150 +200,74 @@ impl Planner {
         }
     }
 
-    /// Pauses the mailing until an operator looks at it.
-    fn pause(&mut self, mailing: &MailingRow, reason: &str) -> Result<Duration, Trouble> {
-        tracing::error!(mailing.id = %mailing.id, reason, "a mailing is paused");
-        self.write(async |db| rows::set_paused(db, mailing.mailing_no, mailing.version, reason).await)?;
-        self.context.metrics.paused.inc();
-        Ok(IDLE)
+    /// What planning decides by, as the row was read at the sweep's beginning.
+    fn facts(&self, live: &LiveMailingRow) -> PlanningFacts {
+        let mailing = &live.row;
+        PlanningFacts {
+            state: mailing.state.clone(),
+            starts_at: mailing.starts_at,
+            ends_at: mailing.ends_at,
+            published: self.is_published(live),
+            // Proved in an earlier sweep: the row, with its settled rounds, was read since.
+            drained: self.drains.get(&mailing.id).is_some_and(Drain::is_over),
+            settled: live.settled,
+            settled_again: live.settled_again,
+            due_at: live.due_at,
+            paged: self.paged.contains(&mailing.id),
+        }
+    }
+
+    /// A page or a part of a pass is committed: the next turn is another mailing's, and then the other kind's.
+    fn paged(
+        &mut self,
+        live: &LiveMailingRow,
+        room: Option<Room<'_>>,
+        planned: u64,
+        page: bool,
+    ) -> Result<Duration, Trouble> {
+        if let Some(room) = room {
+            room.used(planned);
+        }
+        self.last_paged = live.row.mailing_no;
+        if page {
+            self.paged.insert(live.row.id);
+        } else {
+            self.paged.remove(&live.row.id);
+        }
+        self.mirror(live, None)?;
+        Ok(Duration::ZERO)
+    }
+
+    /// A process that was stopped for long sees mailings that the shard's new owner has started. What it doesn't know of
+    /// them proves nothing.
+    fn must_know(&self, mailing: &MailingRow, known: bool) -> Result<(), Trouble> {
+        if known || self.confirmed {
+            return Ok(());
+        }
+        Err(Trouble::Other(anyhow::anyhow!("mailing {} runs without a progress that was read here", mailing.id)))
     }
 
     fn is_published(&self, live: &LiveMailingRow) -> bool {
         !live.in_outbox || self.handle.has_published(live.row.id, live.row.version)
     }
+}
 
-    /// Commits the first progress record, and only then sets the mailing running. A progress that an earlier owner has
-    /// moved is kept.
-    fn start(&mut self, mailing: &MailingRow, now: DateTime<Utc>) -> Result<(), Trouble> {
-        if self.progress.get(&mailing.id).is_none_or(|progress| progress.cursor == ClientNo::default()) {
-            // The mark is raised behind it: a state without one of these clients has a lower one.
-            let (audience_max, mark) =
-                self.write(async |db| Ok((rows::highest_client_no(db).await?, store::mark::next(db).await?)))?;
-            let progress = ProgressRecord {
-                mailing_id: mailing.id,
-                mailing_no: mailing.mailing_no,
-                audience_max,
-                cursor: ClientNo::default(),
-                complete: audience_max == ClientNo::default(),
-                planned: 0,
-                emitted: 0,
-                again: 0,
-                pass: None,
-            };
-            let topic = self.context.kafka.topics.name(Topic::PlanningProgress);
-            let record = page::progress_record(&topic, self.shard, &progress).map_err(anyhow::Error::from)?;
-            let database = self.context.kafka.topics.name(Topic::Database);
-            let writer = format!("planner-{}", self.shard);
-            let mark = kafka::database_record(&database, &writer, &DatabaseRecord::of(mark, now));
-            self.producer.publish([record, mark.map_err(anyhow::Error::from)?])?;
-            runtime::crash_point!("plan::started");
-            self.progress.insert(mailing.id, progress);
+/// Whether the next step may be one that the conveyor must have room for.
+fn wants_room(facts: &PlanningFacts, progress: Option<&Progress>, now: DateTime<Utc>) -> bool {
+    let due = facts.due_at.is_some_and(|due_at| due_at <= now);
+    let passing = |progress: &Progress| progress.pass.is_some_and(|pass| !pass.done);
+    facts.state == State::Running && progress.is_some_and(|progress| !progress.complete || due || passing(progress))
+}
+
+fn pause_of(wait: &Wait, facts: &PlanningFacts, progress: Option<&Progress>, now: DateTime<Utc>) -> Duration {
+    let until = |at: DateTime<Utc>| (at - now).to_std().unwrap_or_default().min(IDLE);
+    match wait {
+        Wait::Start => until(facts.starts_at),
+        Wait::Publishing => PUBLISHING,
+        // It waits for what is held to be due.
+        Wait::Senders if progress.is_some_and(|progress| progress.complete) => {
+            until(facts.due_at.unwrap_or(now)).max(BUSY)
         }
-        self.write(async |db| rows::set_running(db, mailing.mailing_no, mailing.version, now).await)?;
-        Ok(())
-    }
-
-    /// Counts in the background, because planning doesn't wait for a figure that is only shown.
-    fn count_audience(&self, mailing: &MailingRow) {
-        let (context, mailing) = (Arc::clone(&self.context), mailing.clone());
-        let up_to = self.progress.get(&mailing.id).map_or(ClientNo::default(), |progress| progress.audience_max);
-        let runtime = context.runtime.clone();
-        runtime.spawn(async move {
-            let count = async {
-                let mut db = context.pool.acquire().await?;
-                let audience = rows::count_audience(&mut db, mailing.filter(), up_to).await?;
-                rows::write_audience_estimate(&mut db, mailing.mailing_no, audience).await
-            };
-            if let Err(error) = count.await {
-                tracing::warn!(mailing.id = %mailing.id, %error, "the audience could not be counted");
-            }
-        });
-    }
-
-    /// Plans one page. Returns how many clients it had.
-    fn page(&mut self, mailing: &MailingRow, clients: u64, now: DateTime<Utc>) -> Result<u64, Trouble> {
-        let context = Arc::clone(&self.context);
-        let progress = self.progress.get(&mailing.id).context("a page needs progress")?.clone();
-        let extent = Extent { clients, span: self.spans.get(&mailing.id).copied().unwrap_or(FIRST_SPAN) };
-        let page = context.runtime.block_on(async {
-            let mut db = context.db().await?;
-            Ok::<_, Trouble>(page::read(&mut db, &context.kafka.topics, mailing, &progress, extent, now).await?)
-        })?;
-        runtime::crash_point!("plan::read");
-        self.spans.insert(mailing.id, page.span);
-        let (planned, moved) = (page.messages.len() as u64, page.progress.clone());
-        let messages = context.kafka.topics.name(Topic::MessageEvents);
-        let progress_topic = context.kafka.topics.name(Topic::PlanningProgress);
-        let record = page::progress_record(&progress_topic, self.shard, &moved).map_err(anyhow::Error::from)?;
-        self.producer.publish(page.into_records(&messages, record))?;
-        runtime::crash_point!("plan::committed");
-        if progress.planned == 0 && planned > 0 {
-            let lag = Utc::now() - mailing.starts_at;
-            context.metrics.schedule_lag.observe(lag.as_seconds_f64().max(0.0));
-        }
-        context.metrics.planned.inc_by(planned);
-        self.progress.insert(mailing.id, moved);
-        Ok(planned)
-    }
-
-    /// Shows how far the mailing is, at most every 100 ms, and at once when it is complete.
-    fn mirror(&mut self, live: &LiveMailingRow, wait: Option<Wait>) -> Result<(), Trouble> {
-        let mailing = &live.row;
-        let Some(progress) = self.progress.get(&mailing.id) else { return Ok(()) };
-        let mirror = Mirror {
-            planned: progress.planned,
-            emitted: progress.emitted,
-            again: progress.again,
-            complete: progress.complete,
-            waiting_for: wait,
-        };
-        let shown = self.mirrors.get(&mailing.id);
-        let fresh = shown.is_some_and(|(at, shown)| {
-            *shown == mirror || (at.elapsed() < MIRROR_INTERVAL && shown.complete == mirror.complete)
-        });
-        if fresh {
-            return Ok(());
-        }
-        let first = shown.is_none();
-        self.write(async |db| rows::write_mirror(db, mailing.mailing_no, &mirror).await)?;
-        self.mirrors.insert(mailing.id, (Instant::now(), mirror));
-        if first && !live.counted {
-            self.count_audience(mailing);
-        }
-        Ok(())
-    }
-
-    /// Finishes the mailing and its mirror in one transaction: a reader that sees it finished sees all of it planned.
-    fn finish(&mut self, mailing: &MailingRow, now: DateTime<Utc>) -> Result<(), Trouble> {
-        let Some(progress) = self.progress.get(&mailing.id) else { return Ok(()) };
-        let (planned, emitted, again) = (progress.planned, progress.emitted, progress.again);
-        let mirror = Mirror { planned, emitted, again, complete: true, waiting_for: None };
-        let context = &self.context;
-        let finished = context.runtime.block_on(async {
-            let mut db = context.db().await?;
-            let mut tx = db.begin().await?;
-            rows::write_mirror(&mut tx, mailing.mailing_no, &mirror).await?;
-            let finished = rows::set_finished(&mut tx, mailing.mailing_no, mailing.version, now).await?;
-            tx.commit().await?;
-            Ok::<bool, Trouble>(finished)
-        })?;
-        runtime::crash_point!("plan::finished");
-        if !finished {
-            return Ok(());
-        }
-        tracing::info!(mailing.id = %mailing.id, planned, "mailing finished");
-        self.progress.remove(&mailing.id);
-        self.spans.remove(&mailing.id);
-        self.mirrors.remove(&mailing.id);
-        self.handle.forget(mailing.id);
-        Ok(())
-    }
-
-    fn write<T>(&self, work: impl AsyncFnOnce(&mut sqlx::PgConnection) -> sqlx::Result<T>) -> Result<T, Trouble> {
-        let context = &self.context;
-        context.runtime.block_on(async {
-            let mut db = context.db().await?;
-            Ok(work(&mut db).await?)
-        })
+        _ => BUSY,
     }
 }

@@ -42,8 +42,10 @@ pub(crate) fn fence(producer: &TransactionalProducer, kafka: &Cluster, shard: i3
     producer.init(INIT_TIMEOUT).context("init_transactions")?;
     let progress = kafka.topics.name(Topic::PlanningProgress);
     let messages = kafka.topics.name(Topic::MessageEvents);
+    let statuses = kafka.topics.name(Topic::StatusEvents);
     let partitions = 0..kafka.topics.partitions(Topic::MessageEvents).cast_signed();
-    let mut written: Vec<(&str, i32)> = partitions.map(|partition| (messages.as_str(), partition)).collect();
+    let mut written: Vec<(&str, i32)> =
+        partitions.flat_map(|partition| [(messages.as_str(), partition), (statuses.as_str(), partition)]).collect();
     written.push((&progress, shard));
     let (database, partition) = kafka::database_partition(&kafka.topics);
     written.push((&database, partition));

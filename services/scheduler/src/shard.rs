@@ -107,7 +107,7 @@ impl Owned {
                     self.context.planning.ready();
                     pause
                 }
-                Err(Trouble::Postgres(error)) => {
+                Err(Trouble::Postgres(error) | Trouble::Mailing(error)) => {
                     tracing::warn!(shard = self.number, %error, "planning waits for Postgres");
                     self.context.planning.not_ready(format!("Postgres: {error}"));
                     planning::IDLE

@@ -78,6 +78,8 @@ wire_text! {
         Senders = "senders",
         /// All is planned; statuses are to come.
         Statuses = "statuses",
+        /// Postgres: a row of it is locked, or a query of it fails.
+        Database = "database",
         /// Somebody: it is paused.
         Operator = "operator",
     }

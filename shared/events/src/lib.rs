@@ -17,5 +17,5 @@ pub use dead_letter::DeadLetter;
 pub use mailing::{MailingEvent, MailingFilter};
 pub use mark::DatabaseRecord;
 pub use message::{LocalWindow, MessageEvent};
-pub use progress::{Pass, ProgressRecord};
+pub use progress::{HeldPlace, Pass, ProgressRecord};
 pub use status::{Kind, Source, StatusEvent, mask_detail};

@@ -24,24 +24,32 @@ pub struct ProgressRecord {
     /// Those of them that are second rounds or later.
     #[serde(default)]
     pub again: i64,
-    /// The pass under way; absent: none.
+    /// The last pass; absent: there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pass: Option<Pass>,
 }
 
-/// A walk over `messages`.
+/// A walk over the held messages of a mailing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pass {
     /// From 1, one more each pass of the mailing.
     pub seq: i64,
-    /// Which statuses it takes, frozen when it began.
-    pub statuses: Vec<String>,
-    /// Held rows whose `not_before` is later stay.
+    /// When it began. Messages whose `not_before` is later stay held.
     pub due_before: DateTime<Utc>,
-    /// Clients up to this number are walked.
-    pub cursor: ClientNo,
+    /// The last message that it walked over; absent: none yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<HeldPlace>,
     /// The walk is over.
     pub done: bool,
+}
+
+/// A held message's place in a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldPlace {
+    /// A pass goes by this, …
+    pub not_before: DateTime<Utc>,
+    /// … and then by the client's number.
+    pub client_no: ClientNo,
 }
 
 impl ProgressRecord {

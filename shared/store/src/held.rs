@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use domain::ids::{ClientNo, MailingNo};
 use domain::status::Reason;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, QueryBuilder};
 use uuid::Uuid;
 
 /// How many messages wait for one reason.
@@ -35,22 +35,49 @@ pub struct FirstDue {
 }
 
 /// A held message that may be planned again, and its client as it is now.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
 pub struct DueRow {
     /// The client.
+    #[sqlx(try_from = "i64")]
     pub client_no: ClientNo,
+    /// It is due no earlier.
+    pub not_before: DateTime<Utc>,
     /// The round in which it was held: the next one is one more.
     pub round: i32,
-    /// What it waited for.
-    pub reason: Reason,
     /// Calls made so far; they count on in the next round.
     pub attempts: i32,
+    /// When the held round was planned.
+    pub planned_at: DateTime<Utc>,
     /// The client's public id.
     pub client_id: Uuid,
+    /// The lane of its last record; 0: that wasn't told.
+    pub operator_code: i16,
     /// The digits; none: the client is erased.
     pub phone: Option<i64>,
-    /// 900–999; none with the phone.
-    pub operator_code: Option<i16>,
+    /// The client's code now; none with the phone.
+    pub current_code: Option<i16>,
+}
+
+/// Which held messages of a mailing are read.
+#[derive(Clone, Debug)]
+pub struct Walk {
+    /// The mailing.
+    pub mailing_no: MailingNo,
+    /// Those that are due by then; none: all.
+    pub due_before: Option<DateTime<Utc>>,
+    /// Those behind this message, by `not_before` and client; none: from the first on.
+    pub after: Option<(DateTime<Utc>, ClientNo)>,
+    /// Only those of some lanes.
+    pub lanes: Lanes,
+}
+
+/// A choice of lanes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lanes {
+    /// All but these.
+    Except(Vec<i16>),
+    /// These.
+    Only(Vec<i16>),
 }
 
 /// What the held messages of all live mailings wait for. Costs a look-up for each reason of each of them, however many
@@ -89,30 +116,32 @@ pub async fn first_due(db: &mut PgConnection) -> sqlx::Result<Option<FirstDue>> 
     .await
 }
 
-/// Held messages behind client `after` that were due at `due_before`, in the order of their clients, but for those of the
-/// `closed` lanes.
-pub async fn due(
-    db: &mut PgConnection,
-    mailing_no: MailingNo,
-    due_before: DateTime<Utc>,
-    closed: &[i16],
-    after: ClientNo,
-    limit: i64,
-) -> sqlx::Result<Vec<DueRow>> {
-    sqlx::query_as!(
-        DueRow,
-        r#"SELECT client_no, held.round, held.reason, messages.attempts, messages.client_id,
-                  clients.phone_number AS "phone?", clients.mobile_operator_code AS "operator_code?"
-           FROM held JOIN messages USING (mailing_no, client_no) LEFT JOIN clients USING (client_no)
-           WHERE held.mailing_no = $1 AND held.client_no > $2 AND held.not_before <= $3
-                 AND held.operator_code <> ALL($4)
-           ORDER BY client_no LIMIT $5"#,
-        mailing_no.get(),
-        after.get(),
-        due_before,
-        closed,
-        limit,
-    )
-    .fetch_all(db)
-    .await
+/// Reads on in the order of `not_before`, which is that of an index.
+pub async fn due(db: &mut PgConnection, walk: &Walk, limit: i64) -> sqlx::Result<Vec<DueRow>> {
+    let mut query = QueryBuilder::new(
+        "SELECT held.client_no, held.not_before, held.round, messages.attempts, messages.planned_at, messages.client_id,
+                held.operator_code, clients.phone_number AS phone,
+                clients.mobile_operator_code AS current_code
+         FROM held JOIN messages USING (mailing_no, client_no) LEFT JOIN clients USING (client_no)
+         WHERE held.mailing_no = ",
+    );
+    query.push_bind(walk.mailing_no.get());
+    if let Some(due_before) = walk.due_before {
+        query.push(" AND held.not_before <= ").push_bind(due_before);
+    }
+    if let Some((not_before, client_no)) = walk.after {
+        query.push(" AND (held.not_before, held.client_no) > (").push_bind(not_before);
+        query.push(", ").push_bind(client_no.get()).push(")");
+    }
+    match &walk.lanes {
+        Lanes::Except(codes) if codes.is_empty() => {}
+        Lanes::Except(codes) => {
+            query.push(" AND held.operator_code <> ALL(").push_bind(codes.clone()).push(")");
+        }
+        Lanes::Only(codes) => {
+            query.push(" AND held.operator_code = ANY(").push_bind(codes.clone()).push(")");
+        }
+    }
+    query.push(" ORDER BY held.not_before, held.client_no LIMIT ").push_bind(limit);
+    query.build_query_as().fetch_all(db).await
 }

@@ -70,11 +70,13 @@ const LIVE: &str = concat!(
        EXISTS (SELECT FROM mailing_progress AS progress
                WHERE progress.mailing_no = mailings.mailing_no AND audience_estimate IS NOT NULL) AS counted
        FROM mailings
-       WHERE shard = $1 AND state IN ('scheduled', 'running') AND (state = 'running' OR starts_at <= $2)
+       WHERE shard = $1 AND finished_at IS NULL
+             AND (state = 'running' OR (state = 'scheduled' AND starts_at <= $2)
+                  OR (state = 'cancelled' AND started_at IS NOT NULL))
        ORDER BY mailing_no"
 );
 
-/// The mailings of a shard that run, or start before `horizon`, oldest first.
+/// The mailings of a shard that run, start before `horizon`, or were cancelled and aren't through, oldest first.
 pub async fn live_mailings(
     db: &mut PgConnection,
     shard: Shard,
@@ -88,6 +90,13 @@ pub async fn highest_client_no(db: &mut PgConnection) -> sqlx::Result<ClientNo> 
     let highest =
         sqlx::query_scalar!(r#"SELECT COALESCE(max(client_no), 0) AS "highest!" FROM clients"#).fetch_one(db).await?;
     Ok(highest.into())
+}
+
+/// Lets this transaction wait for a lock for 200 ms at most. A row that is locked is looked at again soon, and until then
+/// other mailings wait for the same thread.
+pub async fn limit_lock_waits(db: &mut PgConnection) -> sqlx::Result<()> {
+    sqlx::query("SET LOCAL lock_timeout = '200ms'").execute(db).await?;
+    Ok(())
 }
 
 /// Sets a scheduled mailing running, if its row is still the one that was read. Makes no version: nothing that a sender
@@ -110,7 +119,7 @@ pub async fn set_running(
     Ok(done.rows_affected() == 1)
 }
 
-/// Sets a running mailing finished, likewise.
+/// Sets a running mailing finished, likewise. One that was cancelled stays so, and has an end.
 pub async fn set_finished(
     db: &mut PgConnection,
     mailing_no: MailingNo,
@@ -118,8 +127,8 @@ pub async fn set_finished(
     now: DateTime<Utc>,
 ) -> sqlx::Result<bool> {
     let done = sqlx::query!(
-        "UPDATE mailings SET state = 'finished', finished_at = $3
-         WHERE mailing_no = $1 AND version = $2 AND state = 'running'",
+        "UPDATE mailings SET state = CASE state WHEN 'running' THEN 'finished' ELSE state END, finished_at = $3
+         WHERE mailing_no = $1 AND version = $2 AND state IN ('running', 'cancelled') AND finished_at IS NULL",
         mailing_no.get(),
         version.get(),
         now,

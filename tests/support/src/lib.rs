@@ -17,7 +17,7 @@ pub use senders::{Senders, Taken};
 use std::time::{Duration, Instant};
 
 /// Longer than anything here takes on a busy machine. A condition that isn't met by then is a failure.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Waits until `condition` answers something.
 pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {

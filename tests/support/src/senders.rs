@@ -20,6 +20,8 @@ pub struct Senders<'a> {
     committing: Arc<BaseConsumer>,
     /// The next offset to take in, of each partition.
     positions: Vec<i64>,
+    /// Messages taken in: each was called once.
+    calls: u64,
 }
 
 /// A message that a sender has taken in.
@@ -69,7 +71,7 @@ impl<'a> Senders<'a> {
             .set("bootstrap.servers", brokers())
             .set("group.id", installation.kafka.topics.group("sender"))
             .set("enable.auto.commit", "false");
-        Self { installation, reader, committing: Arc::new(config.create().unwrap()), positions }
+        Self { installation, reader, committing: Arc::new(config.create().unwrap()), positions, calls: 0 }
     }
 
     /// Takes in what has come.
@@ -92,22 +94,26 @@ impl<'a> Senders<'a> {
                 source: Source { partition: record.partition, offset: record.offset },
             }
         });
-        taken.collect()
+        let taken: Vec<Taken> = taken.collect();
+        self.calls += taken.len() as u64;
+        taken
     }
 
     /// Commits that all which was taken in is settled.
     pub async fn commit(&self) {
-        self.commit_with("").await;
+        self.commit_closed("-").await;
     }
 
-    /// Commits likewise, with more behind the metadata's first fields.
-    pub async fn commit_with(&self, more: &str) {
+    /// Commits likewise. `closed` says which lanes are: `all`, `-` or a list of codes.
+    pub async fn commit_closed(&self, closed: &str) {
         let topic = self.installation.topic(Topic::MessageEvents);
         let mut list = TopicPartitionList::new();
         for (partition, position) in (0..).zip(&self.positions) {
             let mut element = list.add_partition(&topic, partition);
             element.set_offset(Offset::Offset(*position)).unwrap();
-            element.set_metadata(format!("v1 bookmark=0 position={position} open=0{more}"));
+            // The calls of all partitions are counted in the first.
+            let calls = if partition == 0 { self.calls } else { 0 };
+            element.set_metadata(format!("v2 bookmark=0 position={position} open=0 calls={calls} closed={closed}"));
         }
         let committing = Arc::clone(&self.committing);
         let commit = move || {

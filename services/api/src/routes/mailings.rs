@@ -38,7 +38,7 @@ pub(crate) struct Mailing {
     state: String,
     /// Why Herald itself paused it.
     state_reason: Option<String>,
-    /// What it waits for: `start`, `publishing`, `senders`, `statuses`, `operator`.
+    /// What it waits for: `start`, `publishing`, `senders`, `statuses`, `database`, `operator`.
     #[schema(example = "statuses")]
     waiting_for: Option<String>,
     /// Which risk it takes when the fate of a call can't be known.
@@ -82,7 +82,7 @@ impl From<MailingView> for Mailing {
         let waiting_for = match row.state {
             MailingState::Scheduled if row.starts_at > Utc::now() => Some(Wait::Start.to_string()),
             // Due: once its event has reached Kafka, the scheduler starts it.
-            MailingState::Scheduled => Some(Wait::Publishing.to_string()),
+            MailingState::Scheduled => view.waiting_for.or_else(|| Some(Wait::Publishing.to_string())),
             MailingState::Running => view.waiting_for,
             MailingState::Paused => Some(Wait::Operator.to_string()),
             _ => None,

@@ -24,7 +24,7 @@ use store::{outbox, projection, replan as rows};
 use uuid::Uuid;
 
 use super::remains::{InDoubt, MailingLog};
-use crate::{drain, page, producer, progress};
+use crate::{drain, page, producer, progress, records};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// A member that was killed is in its group until its session is over: 12 s.
@@ -231,7 +231,7 @@ impl Work<'_> {
             pass: before.and_then(|progress| progress.pass),
         };
         let topic = self.kafka.topics.name(Topic::PlanningProgress);
-        let record = page::progress_record(&topic, row.shard.get(), &progress)?;
+        let record = records::progress_record(&topic, row.shard.get(), &progress)?;
         tokio::task::block_in_place(|| self.producer.publish([record]))?;
         Ok(progress)
     }
@@ -323,7 +323,7 @@ impl Work<'_> {
                 key: event.message_id.to_string(),
                 payload,
             });
-            if bytes >= page::MAX_BYTES || records.len() >= MAX_MESSAGES || index + 1 == clients.len() {
+            if bytes >= records::MAX_BYTES || records.len() >= MAX_MESSAGES || index + 1 == clients.len() {
                 let page = records.len() as i64;
                 tokio::task::block_in_place(|| self.producer.publish(std::mem::take(&mut records)))?;
                 runtime::crash_point!("replan::page");
