@@ -21,6 +21,10 @@ const ACKNOWLEDGE: i64 = 1_000_000;
 /// a moment. A sender that can't read has a lease of 5 s more.
 const TAKES_EFFECT: i64 = 2_000_000;
 const LEASE: i64 = 5_000_000;
+/// Between two looks of the sampler, on a busy machine, µs.
+const LOOK: i64 = 2_000_000;
+/// How long after the provider's trouble lanes may still be closed, µs.
+const CLOSED_FOR: i64 = 40_000_000;
 
 pub(crate) struct Case<'a> {
     pub(crate) evidence: &'a Evidence,
@@ -36,6 +40,8 @@ pub(crate) struct Case<'a> {
     pub(crate) statuses: HashMap<MessageId, Vec<&'a Record<StatusEvent>>>,
     /// In the order in which they began.
     pub(crate) calls: BTreeMap<MessageId, Vec<&'a Call>>,
+    /// When senders were seen to say that lanes were closed, in order.
+    lanes_closed: Vec<i64>,
     orders: BTreeMap<MailingNo, Vec<&'a Record<MailingEvent>>>,
     pub(crate) faults: Faults,
 }
@@ -81,6 +87,7 @@ impl<'a> Case<'a> {
             unrecorded,
             statuses,
             calls,
+            lanes_closed: lanes_closed(evidence),
             orders,
             faults: Faults::of(&evidence.journal),
         }
@@ -154,6 +161,13 @@ impl<'a> Case<'a> {
         newest.into_iter().chain(events(effective + 1, at)).collect()
     }
 
+    /// Whether a call was refused while the lanes were closed, or by that closed them: such a call costs no attempt.
+    pub(crate) fn may_be_probe(&self, call: &Call) -> bool {
+        let seen = self.lanes_closed.partition_point(|at| *at < call.begun_at - LOOK);
+        let seen = self.lanes_closed.get(seen).is_some_and(|at| *at <= call.decided_at + LOOK);
+        call.is_refusal() && (seen || self.faults.in_trouble(call.decided_at, CLOSED_FOR))
+    }
+
     /// Whether a call's answer, or the status that it led to, may have been lost before `until`: then Herald couldn't know of
     /// it. `until` is when the next call began.
     pub(crate) fn may_be_lost(&self, call: &Call, until: i64) -> bool {
@@ -202,6 +216,13 @@ fn unrecorded(
         rounds.entry(event.message_id).or_default().insert(event.round);
     }
     rounds
+}
+
+fn lanes_closed(evidence: &Evidence) -> Vec<i64> {
+    let says = |closed: &str| !matches!(closed, "" | "-");
+    let samples = evidence.samples.iter();
+    let closed = samples.filter(|s| s.committed.iter().flatten().any(|commit| commit.word("closed").is_some_and(says)));
+    closed.map(|sample| sample.at).collect()
 }
 
 pub(crate) fn matches(client: &Client, mailing: &Mailing) -> bool {

@@ -260,4 +260,22 @@ impl Call {
     pub(crate) fn is_attempt(&self) -> bool {
         !self.outcome.starts_with("throttled_") && self.outcome != "status_429"
     }
+
+    /// Whether the caller can't know what came of it: no answer that can be read and is definite was given.
+    pub(crate) fn is_ambiguous(&self) -> bool {
+        let definite = ["ok", "outage", "unauthorized", "malformed"].contains(&self.outcome.as_str())
+            || self.is_one_of(&["status_3", "status_4", "status_5", "throttled_", "code_"]);
+        !self.answered || !definite
+    }
+
+    /// Whether it was the provider's definite no to all or to now, rather than to the message.
+    pub(crate) fn is_refusal(&self) -> bool {
+        let ours = ["status_3", "status_401", "status_402", "status_403", "status_404", "status_405", "status_408"];
+        let refused = ["outage", "unauthorized"].contains(&self.outcome.as_str());
+        (refused || self.is_one_of(&["status_5", "code_"]) || self.is_one_of(&ours)) && self.answered
+    }
+
+    fn is_one_of(&self, kinds: &[&str]) -> bool {
+        kinds.iter().any(|kind| self.outcome.starts_with(kind))
+    }
 }

@@ -93,6 +93,9 @@ pub struct StatusEvent {
     pub round: i32,
     /// Calls made so far.
     pub attempt: i32,
+    /// Calls of an `at_most_once` message that were announced so far.
+    #[serde(default)]
+    pub announced: i32,
     /// `started`, `open` or `settled`.
     pub kind: String,
     /// The status's word.

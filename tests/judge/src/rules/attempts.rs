@@ -16,8 +16,11 @@ pub(crate) fn check(case: &Case<'_>) -> Findings {
     for (id, calls) in &case.calls {
         let rounds = case.rounds_of(*id).len().max(1);
         for life in lives(case, calls) {
-            let attempts = life.iter().filter(|call| is_attempt(call)).count();
+            let attempts = life.iter().filter(|call| is_attempt(case, call)).count();
             findings.check(attempts <= ATTEMPTS * rounds, || format!("message {id} had {attempts} attempts"));
+            // Whoever got a text each time got no more than so many, also over rounds.
+            let ambiguous = life.iter().filter(|call| call.is_attempt() && call.is_ambiguous()).count();
+            findings.check(ambiguous <= ATTEMPTS, || format!("message {id} had {ambiguous} attempts in doubt"));
             // In a later round attempts are counted from another number, which the provider can't see.
             if rounds == 1 {
                 gaps(case, *id, life, &mut findings);
@@ -32,9 +35,9 @@ fn lives<'a>(case: &Case<'_>, calls: &'a [&'a Call]) -> impl Iterator<Item = &'a
     calls.chunk_by(|call, next| !case.faults.meet(call.sender, call.begun_at, next.begun_at))
 }
 
-/// One that met an outage may have been a probe, which uses none up.
-fn is_attempt(call: &Call) -> bool {
-    call.is_attempt() && call.outcome != "outage"
+/// A refused probe uses none up.
+fn is_attempt(case: &Case<'_>, call: &Call) -> bool {
+    call.is_attempt() && !case.may_be_probe(call)
 }
 
 fn gaps(case: &Case<'_>, id: MessageId, life: &[&Call], findings: &mut Findings) {
@@ -47,7 +50,7 @@ fn gaps(case: &Case<'_>, id: MessageId, life: &[&Call], findings: &mut Findings)
                 format!("message {id} was to wait {told} s, and was called again after {gap} µs")
             });
         }
-        if !is_attempt(pair[0]) {
+        if !is_attempt(case, pair[0]) {
             continue;
         }
         let least = GAPS.get(attempt).or(GAPS.last()).copied().unwrap_or(0);

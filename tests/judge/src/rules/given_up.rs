@@ -60,24 +60,28 @@ fn wrong_unknown(case: &Case<'_>, record: &Record<StatusEvent>, event: &StatusEv
     if explained { None } else { Some("its answer was not lost") }
 }
 
-/// The last status of the message before this one, if it says that a call is about to begin.
+/// The last announcement of a call before this status, if no status of its round says what came of the call. A copy of an
+/// earlier status that arrives late doesn't.
 fn announced<'a>(
     case: &Case<'a>,
     record: &Record<StatusEvent>,
     event: &StatusEvent,
 ) -> Option<&'a Record<StatusEvent>> {
-    let mut before = case.statuses_of(event.message_id).iter().filter(|before| before.place() < record.place());
-    let last = before.rfind(|before| before.event.as_ref().is_some_and(|e| e.round == event.round))?;
-    last.event.as_ref().is_some_and(|event| event.kind == "started").then_some(*last)
+    let before = case.statuses_of(event.message_id).iter().filter(|before| before.place() < record.place());
+    let mut announced = None;
+    for before in before {
+        match before.event.as_ref().filter(|before| before.round == event.round) {
+            Some(begun) if begun.kind == "started" => announced = Some((*before, begun.announced)),
+            Some(told) if announced.is_some_and(|(_, number)| told.announced >= number) => announced = None,
+            _ => {}
+        }
+    }
+    announced.map(|(started, _)| started)
 }
 
 /// No answer that can be read and is definite came in time.
 fn is_doubtful(call: &Call, told_at: i64) -> bool {
-    let definite = ["ok", "outage", "unauthorized", "malformed"].contains(&call.outcome.as_str())
-        || ["status_3", "status_4", "status_5", "throttled_", "code_"]
-            .iter()
-            .any(|kind| call.outcome.starts_with(kind));
-    !call.answered || !definite || told_at - call.begun_at >= CALL_TIMEOUT - CONNECTING
+    call.is_ambiguous() || told_at - call.begun_at >= CALL_TIMEOUT - CONNECTING
 }
 
 fn wrong_exhausted(case: &Case<'_>, record: &Record<StatusEvent>, event: &StatusEvent) -> Option<&'static str> {

@@ -7,20 +7,8 @@ use crate::ids::MessageId;
 use crate::rules::Findings;
 use crate::wire::StatusEvent;
 
-const SECOND: i64 = 1_000_000;
-/// How long after the provider's trouble lanes may still be closed.
-const CLOSED_FOR: i64 = 40 * SECOND;
-/// Between two looks of the sampler.
-const LOOK: i64 = 2 * SECOND;
-
 pub(crate) fn check(case: &Case<'_>) -> Findings {
     let mut findings = Findings::default();
-    let closed = closed(case);
-    let is_probe = |call: &&&Call| {
-        let seen = closed.partition_point(|at| *at < call.begun_at - LOOK);
-        let seen = closed.get(seen).is_some_and(|at| *at <= call.decided_at + LOOK);
-        is_refusal(call) && (seen || case.faults.in_trouble(call.decided_at, CLOSED_FOR))
-    };
     for id in case.rows.keys() {
         let Some((record, told)) = told(case, *id) else { continue };
         let begun = |call: &&&Call| call.begun_at <= record.at && call.is_attempt();
@@ -31,7 +19,7 @@ pub(crate) fn check(case: &Case<'_>) -> Findings {
         if miscounted || case.faults.provider_meets(planned - CONNECTING, record.at) {
             continue;
         }
-        let probes = calls.iter().copied().filter(|call| is_probe(call)).count();
+        let probes = calls.iter().copied().filter(|call| case.may_be_probe(call)).count();
         let calls = calls.len();
         findings.check((calls - probes..=calls).contains(&told), || {
             format!("message {id} tells of {told} attempts, the provider of {calls}, of which {probes} may be probes")
@@ -51,20 +39,4 @@ fn told<'a>(case: &Case<'a>, id: MessageId) -> Option<(&'a Record<StatusEvent>, 
     // A call in doubt is counted, and may never have begun.
     let counted = event.reason() != Some("sender_lost");
     (alone && counted).then_some((**last, usize::try_from(event.attempt).ok()?))
-}
-
-/// The provider's definite no to now, not to the message.
-fn is_refusal(call: &Call) -> bool {
-    let kinds = ["status_3", "status_401", "status_402", "status_403", "status_404", "status_405", "status_408"];
-    let refused = ["outage", "unauthorized"].contains(&call.outcome.as_str())
-        || ["status_5", "code_"].iter().chain(&kinds).any(|kind| call.outcome.starts_with(kind));
-    refused && call.answered
-}
-
-/// When senders were seen to say that lanes were closed, in order.
-fn closed(case: &Case<'_>) -> Vec<i64> {
-    let says = |word: &str| !matches!(word, "" | "-" | "none");
-    let samples = case.evidence.samples.iter();
-    let closed = samples.filter(|s| s.committed.iter().flatten().any(|commit| commit.word("closed").is_some_and(says)));
-    closed.map(|sample| sample.at).collect()
 }

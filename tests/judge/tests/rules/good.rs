@@ -215,6 +215,7 @@ impl Run {
             client_id: uuid(client_no),
             round: message.and_then(|record| record.event.as_ref()).map_or(1, |event| event.round),
             attempt,
+            announced: 0,
             kind: match status {
                 "created" => "started",
                 "retrying" => "open",

@@ -183,6 +183,17 @@ fn a_message_that_may_only_be_sent_once_is_not_sent_twice_for_any_reason() {
 #[test]
 fn too_many_attempts_are_noticed() {
     objects(6, |run| call_again(run, 11, T + 9_000 * MS + 4 * S - 5 * S));
+    // Nobody is called five times who may have got a text each time.
+    objects(6, |run| {
+        for seconds in [3, 5, 7, 9] {
+            call_again(run, 5, T + seconds * S);
+            let call = run.calls.last_mut().unwrap();
+            (call.accepted, call.answered, call.outcome) = (false, false, "hang".to_owned());
+        }
+        let mut again = message(run, 1, 5).clone();
+        (again.offset, again.event.as_mut().unwrap().round) = (500, 2);
+        run.message_events.push(again);
+    });
     // A throttled one doesn't count, but an ordinary failure does.
     objects(6, |run| calls(run, 1, 11)[0].outcome = "status_500".to_owned());
 }

@@ -122,6 +122,19 @@ fn a_message_in_doubt_needs_a_call_that_was_announced_and_the_death_of_its_calle
         lost(run);
         run.status_events.last_mut().unwrap().event.as_mut().unwrap().kind = "open".to_owned();
     });
+    // What came of the call before it is told late.
+    let late = |run: &mut Evidence, announced: i32| {
+        lost(run);
+        let started = run.status_events.last_mut().unwrap();
+        (started.offset, started.event.as_mut().unwrap().announced) = (99, 2);
+        let mut told = started.clone();
+        told.offset = 100;
+        let event = told.event.as_mut().unwrap();
+        (event.kind, event.announced) = ("open".to_owned(), announced);
+        run.status_events.push(told);
+    };
+    accepts(14, |run| late(run, 1));
+    objects(14, |run| late(run, 2));
 }
 
 #[test]
