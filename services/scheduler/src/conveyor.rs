@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use domain::conveyor::{Conveyor, Share};
+use domain::conveyor::{Conveyor, Share, open_for_pages};
 use domain::lane::{Closed, ClosedLanes};
 use events::topics::Topic;
 use kafka::ledger::Metadata;
@@ -115,13 +115,14 @@ impl Sampler {
         }
         let counts: Vec<Count> = partitions.iter().map(Count::of).collect();
         let unread = counts.iter().map(|count| count.unread).sum();
-        let open = counts.iter().map(|count| count.open).sum();
+        let open: u64 = counts.iter().map(|count| count.open).sum();
         let now = Instant::now();
         let calls = counts.iter().map(|count| count.calls).collect();
         let pace = state.pace.sample(calls, unread + open == 0, now);
+        let for_pages = counts.iter().map(|count| open_for_pages(count.open, &count.closed)).sum();
         state.closed = ClosedLanes { by_partition: counts.into_iter().map(|count| count.closed).collect() };
         let closed = state.closed.all();
-        state.conveyor = Conveyor { partitions: partitions.len() as u64, unread, open, pace, closed };
+        state.conveyor = Conveyor { partitions: partitions.len() as u64, unread, open: for_pages, pace, closed };
         (state.sampled_at, state.planned) = (Some(now), 0);
         self.metrics.unread.set(unread.cast_signed());
         self.metrics.open.set(open.cast_signed());

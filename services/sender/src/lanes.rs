@@ -116,6 +116,11 @@ impl Lanes {
         Ok(())
     }
 
+    /// See [`domain::lane::Lanes::all_limited`].
+    pub(crate) fn all_limited(&self) -> bool {
+        self.traffic().lanes().all_limited(self.now())
+    }
+
     /// Which lanes are closed.
     pub(crate) fn closed(&self) -> domain::lane::Closed {
         self.traffic().lanes().closed()

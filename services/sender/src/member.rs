@@ -155,6 +155,8 @@ impl Member for SenderMember {
 
     fn checkpoints(&self) -> Vec<Commit> {
         let (all, closed) = (self.partitions.all(), self.context.lanes.closed());
+        let limited = self.context.lanes.all_limited();
+        all.iter().for_each(|owned| owned.partition.set_limited(limited));
         let open: usize = all.iter().map(|owned| owned.partition.open_slots()).sum();
         self.context.metrics.open_slots.set(i64::try_from(open).unwrap_or(i64::MAX));
         let mut commits: Vec<Commit> = all.iter().filter_map(|owned| owned.partition.checkpoint(&closed)).collect();

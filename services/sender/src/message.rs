@@ -132,6 +132,7 @@ impl Slot {
 
     fn decide(&self, mailing: &MailingOrder, access: &Access) -> Decision {
         let facts = MessageFacts {
+            round: self.event.round,
             planned_at: self.event.planned_at,
             addressed: self.event.phone.is_some() && self.event.text.is_some(),
             delivery: &self.event.delivery,
@@ -270,6 +271,7 @@ impl Slot {
             let context = &owned.context;
             let permitted = |mailing: MailingOrder| {
                 let facts = MessageFacts {
+                    round: 1,
                     planned_at,
                     addressed: true,
                     delivery: &delivery,

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use domain::lane::Closed;
 use events::{DecodeError, MessageEvent, decode};
@@ -42,6 +42,8 @@ pub(crate) struct Partition {
     pub(crate) stop: CancellationToken,
     /// Messages that wait for their lane or a limit.
     queued: AtomicUsize,
+    /// All that is taken in waits for its turn.
+    limited: AtomicBool,
     /// Calls begun, also by earlier owners.
     calls: AtomicU64,
     inner: Mutex<Inner>,
@@ -83,6 +85,7 @@ impl Partition {
             number,
             stop: CancellationToken::new(),
             queued: AtomicUsize::new(0),
+            limited: AtomicBool::new(false),
             calls: AtomicU64::new(calls),
             inner: Mutex::default(),
         }
@@ -91,6 +94,11 @@ impl Partition {
     /// Whether one more message may wait for its lane or a limit: half of the slots stay free, so that the partition is read on.
     pub(crate) fn may_queue(&self) -> bool {
         self.queued.load(Ordering::Relaxed) < MAX_OPEN / 2
+    }
+
+    /// Notes whether all that is taken in waits for its turn: then nothing more is, while half of the slots do.
+    pub(crate) fn set_limited(&self, limited: bool) {
+        self.limited.store(limited, Ordering::Relaxed);
     }
 
     /// Counts a message that does.
@@ -211,7 +219,8 @@ impl Partition {
     fn fill(&self, inner: &mut Inner) -> Vec<Opened> {
         let mut opened = vec![];
         let Some(open) = &mut inner.open else { return opened };
-        while open.ledger.open() < MAX_OPEN && open.ledger.span() <= MAX_SPAN && !self.stop.is_cancelled() {
+        let takes_more = || !self.stop.is_cancelled() && (self.may_queue() || !self.limited.load(Ordering::Relaxed));
+        while open.ledger.open() < MAX_OPEN && open.ledger.span() <= MAX_SPAN && takes_more() {
             let Some((offset, event)) = inner.stash.pop_front() else { break };
             match open.take_in(MessageOffset(offset), event) {
                 Ok(taken) => opened.extend(taken),

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use crate::lane::Closed;
+use crate::traffic::KEPT;
+
 /// Clients of one page at the most.
 pub const MAX_PAGE: u64 = 5_000;
 /// Smaller pages aren't worth a transaction while the senders still have something to read.
@@ -22,8 +25,7 @@ pub struct Conveyor {
     pub partitions: u64,
     /// Records between the senders' positions and the ends.
     pub unread: u64,
-    /// Messages taken in and not settled, without those that closed lanes keep to probe with: they stay as long as the
-    /// provider is in trouble, and aren't to keep others away.
+    /// Messages taken in and not settled, as [`open_for_pages`] counts them.
     pub open: u64,
     /// Calls that began in the last second in which something was open, a second; none: no pace was measured yet. Calls and
     /// not settlements: holding a message is no progress.
@@ -64,6 +66,15 @@ impl Conveyor {
         let room = part(self.limit().saturating_sub(ahead + self.open));
         let least = if ahead > 0 { MIN_PAGE.min(self.limit() / 4).max(1) } else { 1 };
         (room >= least).then_some(room.min(MAX_PAGE))
+    }
+}
+
+/// How many of a partition's open messages take room from others. What its owner's closed lanes keep to probe with doesn't:
+/// it stays as long as the provider is in trouble.
+pub fn open_for_pages(open: u64, closed: &Closed) -> u64 {
+    match closed {
+        Closed::All => 0,
+        Closed::Codes(codes) => open.saturating_sub((KEPT * codes.len()) as u64),
     }
 }
 
@@ -129,6 +140,21 @@ mod tests {
         ];
         for (name, conveyor, share, expected) in cases {
             assert_eq!(conveyor.page(share), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_closed_lanes_keep_takes_no_room() {
+        let code = |code| crate::client::OperatorCode::new(code).unwrap();
+        let closed = |codes: &[i64]| Closed::Codes(codes.iter().map(|number| code(*number)).collect());
+        let cases = [
+            ("no lane is closed", 20, closed(&[]), 20),
+            ("one", 20, closed(&[900]), 12),
+            ("three", 20, closed(&[900, 901, 902]), 0),
+            ("all", 900, Closed::All, 0),
+        ];
+        for (name, open, closed, expected) in cases {
+            assert_eq!(open_for_pages(open, &closed), expected, "{name}");
         }
     }
 

@@ -14,6 +14,9 @@ use crate::status::{Reason, Status};
 pub const VALIDITY: TimeDelta = TimeDelta::seconds(60);
 /// The longest that a message waits in its slot at a time; only the messages that a closed lane keeps wait longer.
 pub const SLOT_WAIT: TimeDelta = TimeDelta::seconds(5);
+/// The longest that a closed lane keeps a message of a second round or later: the next pass waits for it. One of the first
+/// round it keeps as long as it is valid.
+pub const KEPT_WAIT: TimeDelta = TimeDelta::seconds(10);
 /// How long a message is held at the least when its lane or a limit doesn't let it go: the planner looks at the lanes then.
 const HELD_FOR_LANE: TimeDelta = TimeDelta::seconds(5);
 /// How long a message is held at the least when this version doesn't understand it. A newer sender may get it then.
@@ -22,6 +25,8 @@ const HELD_FOR_NEWER: TimeDelta = TimeDelta::seconds(60);
 /// What decides about one open message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MessageFacts<'a> {
+    /// From 1; 2 or more: a pass has planned it.
+    pub round: i32,
     /// When its page was read.
     pub planned_at: DateTime<Utc>,
     /// It has a phone and a text; without them its client was erased.
@@ -132,15 +137,17 @@ pub fn decide(message: &MessageFacts<'_>, mailing: &MailingOrder, access: &Acces
             Decision::Wait { until: delay.until.min(mailing.ends_at) }
         };
     }
-    let limited_until = message.queued_since.unwrap_or(now) + SLOT_WAIT;
+    let queued_since = message.queued_since.unwrap_or(now);
+    let limited_until = queued_since + SLOT_WAIT;
+    let kept_until = if message.round == 1 { valid_until } else { queued_since + KEPT_WAIT };
     match access {
         Access::Open => Decision::Call,
         Access::Limited if message.may_queue && now < limited_until => {
             Decision::Queue { until: limited_until.min(call_until(message, mailing)) }
         }
         Access::Limited => hold(Reason::Throttled, now + HELD_FOR_LANE),
-        Access::Closed { kept: true, .. } if message.may_queue => {
-            Decision::Queue { until: call_until(message, mailing) }
+        Access::Closed { kept: true, .. } if message.may_queue && now < kept_until => {
+            Decision::Queue { until: kept_until.min(call_until(message, mailing)) }
         }
         Access::Closed { reason, .. } => hold(reason.clone(), now + HELD_FOR_LANE),
     }
@@ -163,6 +170,7 @@ mod tests {
 
     fn facts() -> MessageFacts<'static> {
         MessageFacts {
+            round: 1,
             planned_at: planned_at(),
             addressed: true,
             delivery: &Delivery::AtLeastOnce,
@@ -289,6 +297,8 @@ mod tests {
             ("let go", since(5), Access::Open, Decision::Call),
             ("kept to probe with", facts(), closed(true), queue(60)),
             ("kept for a while", since(9), closed(true), queue(60)),
+            ("kept in a later round", MessageFacts { round: 2, ..since(9) }, closed(true), queue(11)),
+            ("and for long enough", MessageFacts { round: 2, ..since(10) }, closed(true), hold(Reason::Outage)),
             ("half of the slots wait for a closed lane", crowded(), closed(true), hold(Reason::Outage)),
             ("closed", facts(), closed(false), hold(Reason::Outage)),
         ];

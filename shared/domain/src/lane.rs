@@ -30,6 +30,8 @@ const UNASKED: Duration = Duration::from_secs(60);
 const REFUSED_ROW: u32 = 5;
 /// So many successes in a row that can't be read close all lanes.
 const UNREADABLE_ROW: u32 = 20;
+/// A probe that may have been received is followed by the next one so late only.
+const AMBIGUOUS_PROBE_WAIT: Duration = Duration::from_secs(8);
 /// So many bad probes in a row close all lanes again, while none is open.
 const BAD_PROBES: u32 = 5;
 /// How improbable it must be that one lane has all the 429s by chance.
@@ -210,6 +212,13 @@ impl Lanes {
         }
     }
 
+    /// Whether nothing can be called without waiting for its turn: by the pace, or because no lane is wholly open. Then nothing
+    /// more needs to be taken in while half of the slots wait, for it would only wait too.
+    pub fn all_limited(&self, now: Duration) -> bool {
+        let open = self.lanes.values().any(|lane| matches!(lane.state, LaneState::Open));
+        self.pace.limit(now).is_some() || (!self.lanes.is_empty() && !open)
+    }
+
     /// Which lanes are closed.
     pub fn closed(&self) -> Closed {
         if self.all.is_some() {
@@ -272,7 +281,10 @@ impl Lanes {
         }
         if let Some(failure) = failure(outcome) {
             *good = 0;
-            probes.next_at = probes.next_at.max(now + interval(reason, 0) - PROBE_INTERVAL);
+            let wait = if matches!(outcome, Outcome::Ambiguous(_)) { AMBIGUOUS_PROBE_WAIT } else { Duration::ZERO };
+            let next_at = now + wait.max(interval(reason, 0) - PROBE_INTERVAL);
+            probes.next_at = probes.next_at.max(next_at);
+            self.all.iter_mut().for_each(|all| all.probes.next_at = all.probes.next_at.max(next_at));
             self.bad_probes += 1;
             if none_open && self.bad_probes >= BAD_PROBES {
                 self.close_all(&closing_reason(&failure), now);

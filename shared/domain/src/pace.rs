@@ -48,7 +48,9 @@ pub(crate) struct Bucket {
 impl Default for Pace {
     fn default() -> Self {
         let second = || Window::new(Duration::from_millis(100));
-        Self { begun: second(), answered: second(), throttled: second(), last_cut: None, bucket: Bucket::default() }
+        // Longer, for slow answers let calls begin in lumps.
+        let begun = Window::new(Duration::from_millis(500));
+        Self { begun, answered: second(), throttled: second(), last_cut: None, bucket: Bucket::default() }
     }
 }
 
@@ -63,7 +65,7 @@ impl Pace {
         Some(curve.min(cut.before.max(2.0 * self.observed(now))).max(LEAST))
     }
 
-    /// Calls a second that began in the last second.
+    /// Calls a second that began in the last five seconds.
     pub fn observed(&self, now: Duration) -> f64 {
         self.begun.rate(now)
     }

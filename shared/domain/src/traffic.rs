@@ -136,12 +136,13 @@ impl<T> Traffic<T> {
 
     /// Takes out what a closed lane doesn't keep: it is to be asked about again.
     pub fn take_unkept(&mut self) -> Vec<T> {
-        let unkept = |(code, queue): (&OperatorCode, &BTreeMap<i64, BTreeSet<Place>>)| {
+        // Asked after each outcome, and as a rule no lane is closed.
+        let closed = self.queues.iter().filter(|(code, _)| self.lanes.closed_for(**code).is_some());
+        let unkept = |(_, queue): (&OperatorCode, &BTreeMap<i64, BTreeSet<Place>>)| {
             let places: BTreeSet<Place> = queue.values().flatten().copied().collect();
-            let keep = if self.lanes.closed_for(*code).is_some() { KEPT } else { places.len() };
-            places.into_iter().skip(keep).collect::<Vec<Place>>()
+            places.into_iter().skip(KEPT).collect::<Vec<Place>>()
         };
-        let places: Vec<Place> = self.queues.iter().flat_map(unkept).collect();
+        let places: Vec<Place> = closed.flat_map(unkept).collect();
         places.into_iter().filter_map(|place| self.leave(place)).collect()
     }
 

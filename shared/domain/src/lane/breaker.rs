@@ -8,10 +8,16 @@ use crate::status::Reason;
 
 /// Calls that count at the most.
 const MOST: usize = 100;
-/// From so many calls on half of them must have failed; of fewer the last [`ROW`].
-const ENOUGH: usize = 20;
-const ROW: usize = 5;
 const SPAN: Duration = Duration::from_secs(10);
+/// From so many calls within [`SPAN`] on half of them must have failed.
+const ENOUGH: usize = 20;
+/// Of fewer the last five must have, however long ago; or the last four over [`SLOW`]: a message that is alone makes no fifth
+/// call before its retries are used up.
+const ROW: usize = 5;
+const SLOW_ROW: usize = 4;
+const SLOW: Duration = Duration::from_secs(5);
+/// What is longer ago isn't remembered.
+const MEMORY: Duration = Duration::from_secs(60);
 
 /// The last calls of one lane, or of all.
 #[derive(Clone, Debug, Default)]
@@ -30,17 +36,22 @@ struct Call {
 impl Breaker {
     pub(super) fn add(&mut self, code: OperatorCode, failed: Option<Reason>, now: Duration) {
         self.calls.push_back(Call { at: now, code, failed });
-        while self.calls.len() > MOST || self.calls.front().is_some_and(|call| call.at + SPAN < now) {
+        while self.calls.len() > MOST || self.calls.front().is_some_and(|call| call.at + MEMORY < now) {
             self.calls.pop_front();
         }
     }
 
-    /// Why most of its calls failed, if so many did that it opens.
+    /// Why most of the calls failed that say so, if so many did that it opens.
     pub(super) fn opens(&self) -> Option<Reason> {
-        let counted = if self.calls.len() < ENOUGH { self.calls.len().min(ROW) } else { self.calls.len() };
-        let failed = || self.calls.iter().rev().take(counted).filter_map(|call| call.failed.as_ref());
-        let least = if self.calls.len() < ENOUGH { ROW } else { self.calls.len().div_ceil(2) };
-        if failed().count() < least {
+        let counted = self.counted();
+        let failed = || counted.iter().filter_map(|call| call.failed.as_ref());
+        let slow = || counted.first().zip(counted.last()).is_some_and(|(newest, first)| first.at + SLOW <= newest.at);
+        let opens = if self.recent() >= ENOUGH {
+            2 * failed().count() >= counted.len()
+        } else {
+            counted.len() >= ROW || (counted.len() >= SLOW_ROW && slow())
+        };
+        if !opens {
             return None;
         }
         let most = |reason: &Reason| 2 * failed().filter(|failed| *failed == reason).count() > failed().count();
@@ -48,11 +59,27 @@ impl Breaker {
         Some(reason.map_or(Reason::Outage, closing_reason))
     }
 
+    /// The calls that say whether it opens, newest first: those within [`SPAN`], or of few the row of failures.
+    fn counted(&self) -> Vec<&Call> {
+        let newest = self.calls.iter().rev();
+        if self.recent() >= ENOUGH {
+            newest.take(self.recent()).collect()
+        } else {
+            newest.take_while(|call| call.failed.is_some()).take(ROW).collect()
+        }
+    }
+
+    fn recent(&self) -> usize {
+        let Some(newest) = self.calls.back() else { return 0 };
+        self.calls.iter().rev().take_while(|call| call.at + SPAN >= newest.at).count()
+    }
+
     /// Whether half of the calls failed also without the lane in which most did, or there is no other lane: else the trouble
     /// is that lane's own.
     pub(super) fn is_everywhere(&self) -> bool {
         let mut lanes: BTreeMap<OperatorCode, (usize, usize)> = BTreeMap::new();
-        for call in &self.calls {
+        let lately = self.recent().max(ROW);
+        for call in self.calls.iter().rev().take(lately) {
             let (calls, failed) = lanes.entry(call.code).or_default();
             *calls += 1;
             *failed += usize::from(call.failed.is_some());
@@ -118,10 +145,22 @@ mod tests {
     }
 
     #[test]
-    fn what_was_longer_ago_than_ten_seconds_does_not_count() {
-        let mut breaker = breaker([(900, true); 4]);
-        breaker.add(code(900), Some(Reason::Timeout), Duration::from_secs(12));
-        assert_eq!(breaker.opens(), None);
+    fn few_calls_are_remembered_for_a_minute_and_four_over_a_while_are_enough() {
+        let failures = |seconds: &[u64]| {
+            let mut breaker = Breaker::default();
+            seconds.iter().for_each(|at| breaker.add(code(900), Some(Reason::Timeout), Duration::from_secs(*at)));
+            breaker.opens().is_some()
+        };
+        let cases = [
+            ("a message alone, with its retries", vec![0, 1, 3, 7], true),
+            ("before its last", vec![0, 1, 3], false),
+            ("four at once", vec![0, 1, 2, 3], false),
+            ("slow ones", vec![0, 13, 27, 40], true),
+            ("too long ago", vec![0, 30, 50, 70], false),
+        ];
+        for (name, seconds, expected) in cases {
+            assert_eq!(failures(&seconds), expected, "{name}");
+        }
     }
 
     #[test]

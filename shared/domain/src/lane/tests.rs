@@ -97,6 +97,35 @@ fn three_good_probes_open_a_lane_by_a_ramp() {
 }
 
 #[test]
+fn a_probe_that_may_have_been_received_is_followed_late() {
+    let mut lanes = Lanes::default();
+    for _ in 0..5 {
+        call(&mut lanes, 900, &refused(), at(0.0));
+    }
+    let pass = lanes.take(code(900), at(1.0)).unwrap();
+    lanes.outcome(pass, &Outcome::Ambiguous(Reason::Timeout), at(6.0));
+    assert_eq!(lanes.ask(code(900), at(6.0)), Gate::Closed(Reason::Outage, Some(at(14.0))));
+    call(&mut lanes, 900, &refused(), at(14.0));
+    assert_eq!(lanes.ask(code(900), at(14.0)), Gate::Closed(Reason::Outage, Some(at(15.0))));
+}
+
+#[test]
+fn all_is_limited_by_the_pace_or_when_no_lane_is_wholly_open() {
+    let mut lanes = Lanes::default();
+    assert!(!lanes.all_limited(at(0.0)));
+    for _ in 0..5 {
+        call(&mut lanes, 900, &refused(), at(0.0));
+    }
+    assert!(lanes.all_limited(at(0.0)));
+    for second in [1.0, 2.0, 3.0] {
+        call(&mut lanes, 900, &Outcome::Accepted, at(second));
+    }
+    assert!(lanes.all_limited(at(3.0)), "it opens by a ramp");
+    lanes.tick(at(23.0));
+    assert!(!lanes.all_limited(at(23.0)));
+}
+
+#[test]
 fn a_bad_probe_starts_the_count_anew_and_a_throttled_one_changes_nothing() {
     let mut lanes = Lanes::default();
     for _ in 0..5 {
