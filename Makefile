@@ -70,8 +70,9 @@ chaos: tools ## Play the long runs under fire: make chaos [SEEDS="1 2 3"] [RUNS=
 	@cargo build --workspace --bins --tests
 	@$(TARGET)/chaos --seeds "$(SEEDS)" $(RUNS)
 
-histories: tools ## Play 1,000,000 random histories of the ledger and of the projector's fold
+histories: tools ## Play random histories: 1,000,000 of the ledger and of the projector's fold, 10,000 of the fleet
 	PROPTEST_CASES=1000000 cargo test -p kafka -p projector --lib -- ledger fold
+	FLEET_HISTORIES=10000 cargo test -p domain --test fleet -- whatever
 
 bench: tools ## Measure 100,000 messages: make bench [BENCH_BASE=a commit] [BENCH_RUNS=5] [BENCH_LATENCY=50ms]
 	@cargo build --release -p herald -p provider-sim -p bench
