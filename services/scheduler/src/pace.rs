@@ -38,8 +38,10 @@ impl Pace {
         let (since, before) = self.history[0];
         if now - since >= LEAST {
             let pace = ((self.begun - before) as f64 / (now - since).as_secs_f64()) as u64;
+            // No call is no pace: what lies there may be in a partition that nobody reads, and must not keep others away.
+            let pace = Some(pace).filter(|pace| *pace > 0);
             // Calls that emptied the conveyor would have gone on: it was no slower than this.
-            self.measured = if empty { self.measured.max(Some(pace).filter(|pace| *pace > 0)) } else { Some(pace) };
+            self.measured = if empty { self.measured.max(pace) } else { pace };
         }
         if empty {
             self.history.clear();
@@ -68,6 +70,7 @@ mod tests {
     fn the_pace_is_that_of_the_last_second_in_which_something_was_open() {
         assert_eq!(paces(&[(50, true), (50, true)]), [None, None], "nothing was measured");
         assert_eq!(paces(&[(0, false), (20, false), (60, false)]), [None, Some(200), Some(300)]);
+        assert_eq!(paces(&[(7, false), (7, false), (7, false)]), [None; 3], "nobody calls for what lies there");
         assert_eq!(
             paces(&[(0, false), (20, false), (20, true), (20, true)]).last(),
             Some(&Some(200)),
