@@ -17,9 +17,9 @@ async fn hold(pool: &PgPool, waits: &[(&str, i64)]) -> Vec<String> {
             "INSERT INTO messages VALUES ($1, $2, gen_random_uuid(), 'held', $3, 1, 1, 2, NULL, NULL,
                  timestamptz '2026-05-01T12:00:00Z' + $4 * interval '1 s', '2026-05-01T11:00:00Z', '2026-05-01T11:30:00Z')",
             "INSERT INTO held VALUES ($1, $2, 1, $3, timestamptz '2026-05-01T12:00:00Z' + $4 * interval '1 s', 916)",
-            "INSERT INTO held_counts VALUES ($1, ($2 + 0 * $4) % 2, $3, 1)
+            "INSERT INTO held_counts VALUES ($1, mod(($2 + 0 * $4)::bigint, 2), $3, 1)
              ON CONFLICT (mailing_no, partition, reason) DO UPDATE SET n = held_counts.n + 1",
-            "INSERT INTO mailing_counts VALUES ($1, ($2 + 0 * $4) % 2, CASE WHEN $3 = '' THEN '' ELSE 'held' END, 1)
+            "INSERT INTO mailing_counts VALUES ($1, mod(($2 + 0 * $4)::bigint, 2), CASE WHEN $3 = '' THEN '' ELSE 'held' END, 1)
              ON CONFLICT (mailing_no, partition, status) DO UPDATE SET n = mailing_counts.n + 1",
         ] {
             let statement = sqlx::query(statement).bind(number).bind(client_no).bind(*reason).bind(*seconds as f64);
