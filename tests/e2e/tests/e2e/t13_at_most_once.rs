@@ -12,9 +12,8 @@ async fn an_answer_that_is_lost_or_unreadable_is_unknown_at_once_and_a_refusal_i
         vec![("HERALD_PROVIDER_TIMEOUT", "1s".to_owned()), ("HERALD_RETRY_DELAYS", "100ms,100ms,100ms".to_owned())];
     let world = World::new("t13", Options { env, ..Options::default() }).await;
     let herald = world.start(&["all"]).await;
-    let audience = Audience::of(160, 916, "once");
-    world.import(&audience).await;
-    // What a cohort meets, what becomes of it and why, its calls, and how many of them were accepted.
+    // What a client meets, what becomes of it and why, its calls, and how many of them were accepted. One of each kind among
+    // many: were half of the calls to fail, their lane would close, and nobody would use an attempt.
     let cases = [
         (json!("hang"), ("unknown", Some("timeout")), 1, 0),
         (json!("reset_after"), ("unknown", Some("connection")), 1, 1),
@@ -23,8 +22,12 @@ async fn an_answer_that_is_lost_or_unreadable_is_unknown_at_once_and_a_refusal_i
         (json!({"status": 500}), ("failed", Some("exhausted")), 4, 0),
         (json!({"status": 404}), ("failed", Some("rejected")), 1, 0),
     ];
-    let cohort = |(remainder, case): (usize, &(serde_json::Value, _, _, _))| json!({"fault": case.0, "cohort": {"modulus": 8, "remainder": remainder}});
-    world.faults(cases.iter().enumerate().map(cohort).collect()).await;
+    // Imported in this order, so the client's number is the case's.
+    let audience = (1..).zip(&cases).fold(Audience::default(), |audience, (no, _)| audience.and(1, 900 + no, "once"));
+    let audience = audience.and(154, 950, "once");
+    world.import(&audience).await;
+    let fault = |(no, case): (i64, &(serde_json::Value, _, _, _))| json!({"fault": case.0, "cohort": {"modulus": 1_i64 << 33, "remainder": no}});
+    world.faults((1..).zip(&cases).map(fault).collect()).await;
     let request = json!({"text": TEXT, "filter": "once", "delivery": "at_most_once"});
     let mailing = world.api.create_mailing(&request).await;
     let shown = world.assert_conserved(&mailing, 160).await;
@@ -34,7 +37,7 @@ async fn an_answer_that_is_lost_or_unreadable_is_unknown_at_once_and_a_refusal_i
     for message in world.api.messages(&mailing).await {
         let id: i64 = message["message_id"].as_str().unwrap().parse().unwrap();
         let good = (json!(null), ("succeeded", None), 1, 1);
-        let (_, (status, reason), times, accepted) = cases.get((id % 8) as usize).unwrap_or(&good);
+        let (_, (status, reason), times, accepted) = cases.get((id & ((1 << 33) - 1)) as usize - 1).unwrap_or(&good);
         assert_eq!((message["status"].as_str(), message["reason"].as_str()), (Some(*status), *reason), "{message}");
         let calls = &calls.by_message[&id];
         assert_eq!((calls.len(), message["attempts"].as_u64()), (*times, Some(*times as u64)), "{message} {calls:?}");
