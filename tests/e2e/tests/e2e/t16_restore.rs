@@ -115,9 +115,14 @@ async fn restored_to_an_older_state_nothing_is_written_until_recovery_and_nothin
     answers(&world, &half).await;
     assert_eq!(problem(&world, "GET", &format!("/mailings/{lost}"), &Value::Null).await.0, 404, "it went back");
     assert_closed(&world, &scheduler, &changed).await;
-    // One that begins only now isn't wiser.
+    // One that begins only now isn't wiser, and says that it publishes nothing.
     api.terminate().await;
-    let api = world.start(&["api"]).await;
+    let api = world.start_unready(&["api"]);
+    eventually("the api to say why it publishes nothing", async || {
+        let unready = api.unready().await?;
+        (!unready.is_empty() && unready.iter().all(|why| why.contains("herald recover"))).then_some(())
+    })
+    .await;
     assert_closed(&world, &scheduler, &changed).await;
 
     // Killed before it has written anything, and run again.

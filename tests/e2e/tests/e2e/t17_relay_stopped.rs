@@ -53,7 +53,9 @@ async fn one_that_wakes_when_another_has_taken_over_writes_nothing_of_what_it_ha
     newest_is_last(&world).await;
 
     first.signal(Signal::SIGCONT);
-    eventually("the first relay to notice", async || first.log().contains("the relay begins anew").then_some(())).await;
+    let noticed =
+        |log: String| log.lines().any(|line| line.contains("not ready") && line.contains(r#""part":"relay""#));
+    eventually("the first relay to notice", async || noticed(first.log()).then_some(())).await;
     change(&api, &changed, "d").await;
     newest_is_last(&world).await;
     for versions in published(&world).await.values() {
