@@ -27,3 +27,4 @@ mod t16_restore;
 mod t17_relay_stopped;
 mod t18_replan;
 mod t19_instance;
+mod t20_provider_trouble;
