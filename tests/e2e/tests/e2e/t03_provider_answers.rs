@@ -121,14 +121,14 @@ async fn attempts_gaps_statuses_and_reasons_follow_the_answers() {
     let mut rules = vec![];
     // Imported in this order, so the client's number is the case's.
     for (client_no, case) in (1..).zip(&cases) {
-        audience = audience.and(1, 900 + client_no, "answers");
+        audience = audience.and(1, 916, "answers");
         for fault in &case.faults {
             let mut rule = fault.clone();
             rule["cohort"] = json!({"modulus": 1_i64 << 33, "remainder": client_no});
             rules.push(rule);
         }
     }
-    let audience = audience.and(OTHERS, 950, "answers");
+    let audience = audience.and(OTHERS, 916, "answers");
     world.import(&audience).await;
     world.faults(Value::from(rules)).await;
     let mailing = world.api.create_mailing(&json!({"text": TEXT, "filter": "answers"})).await;

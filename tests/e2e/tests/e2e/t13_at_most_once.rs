@@ -23,8 +23,7 @@ async fn an_answer_that_is_lost_or_unreadable_is_unknown_at_once_and_a_refusal_i
         (json!({"status": 404}), ("failed", Some("rejected")), 1, 0),
     ];
     // Imported in this order, so the client's number is the case's.
-    let audience = (1..).zip(&cases).fold(Audience::default(), |audience, (no, _)| audience.and(1, 900 + no, "once"));
-    let audience = audience.and(154, 950, "once");
+    let audience = Audience::of(cases.len() + 154, 916, "once");
     world.import(&audience).await;
     let fault = |(no, case): (i64, &(serde_json::Value, _, _, _))| json!({"fault": case.0, "cohort": {"modulus": 1_i64 << 33, "remainder": no}});
     world.faults((1..).zip(&cases).map(fault).collect()).await;
