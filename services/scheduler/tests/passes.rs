@@ -116,7 +116,10 @@ async fn one_slow_message_stops_neither_pages_nor_passes() {
             }
         }
         installation.tell(&statuses).await;
-        senders.commit().await;
+        match &slow {
+            Some(slow) => senders.commit_open(slow.source).await,
+            None => senders.commit().await,
+        }
         (planned, planned_again) == (2_000, 200)
     })
     .await;

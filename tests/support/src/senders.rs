@@ -101,19 +101,31 @@ impl<'a> Senders<'a> {
 
     /// Commits that all which was taken in is settled.
     pub async fn commit(&self) {
-        self.commit_closed("-").await;
+        self.commit_as("-", None).await;
+    }
+
+    /// Commits that all but this message is settled.
+    pub async fn commit_open(&self, open: Source) {
+        self.commit_as("-", Some(open)).await;
     }
 
     /// Commits likewise. `closed` says which lanes are: `all`, `-` or a list of codes.
     pub async fn commit_closed(&self, closed: &str) {
+        self.commit_as(closed, None).await;
+    }
+
+    async fn commit_as(&self, closed: &str, open: Option<Source>) {
         let topic = self.installation.topic(Topic::MessageEvents);
         let mut list = TopicPartitionList::new();
         for (partition, position) in (0..).zip(&self.positions) {
             let mut element = list.add_partition(&topic, partition);
-            element.set_offset(Offset::Offset(*position)).unwrap();
+            let open = open.filter(|open| open.partition == partition).map(|open| open.offset);
+            element.set_offset(Offset::Offset(open.unwrap_or(*position))).unwrap();
+            let count = i32::from(open.is_some());
             // The calls of all partitions are counted in the first.
             let calls = if partition == 0 { self.calls } else { 0 };
-            element.set_metadata(format!("v2 bookmark=0 position={position} open=0 calls={calls} closed={closed}"));
+            element
+                .set_metadata(format!("v2 bookmark=0 position={position} open={count} calls={calls} closed={closed}"));
         }
         let committing = Arc::clone(&self.committing);
         let commit = move || {
