@@ -1,4 +1,4 @@
-//! Whether a call may begin, and what follows from its outcome.
+//! What a sender knows of a mailing, and what follows from a call's outcome.
 
 use std::time::Duration;
 
@@ -17,26 +17,6 @@ pub struct MailingOrder {
     pub state: State,
     /// No call begins at or after.
     pub ends_at: DateTime<Utc>,
-}
-
-/// What may be done about a message now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Permit {
-    /// Call the provider.
-    Call,
-    /// Settle it without a call.
-    Settle(Status, Reason),
-}
-
-/// Decides by the mailing's newest state. The order of the checks is the order of the answers: cancelled, ended.
-pub fn permit(mailing: &MailingOrder, now: DateTime<Utc>) -> Permit {
-    if mailing.state == State::Cancelled {
-        Permit::Settle(Status::Cancelled, Reason::MailingCancelled)
-    } else if now >= mailing.ends_at {
-        Permit::Settle(Status::Expired, Reason::Ended)
-    } else {
-        Permit::Call
-    }
 }
 
 /// What one attempt returned.
@@ -171,17 +151,5 @@ mod tests {
         for (name, seconds, random, expected) in cases {
             assert_eq!(wait(seconds, random), Next::Wait(Duration::from_millis(expected)), "{name}");
         }
-    }
-
-    #[test]
-    fn no_call_begins_at_the_end_or_after_a_cancel() {
-        let end: DateTime<Utc> = "2026-05-01T12:00:00Z".parse().unwrap();
-        let order = |state| MailingOrder { version: 1.into(), state, ends_at: end };
-        let before = end - chrono::Duration::microseconds(1);
-        assert_eq!(permit(&order(State::Running), before), Permit::Call);
-        assert_eq!(permit(&order(State::Running), end), Permit::Settle(Status::Expired, Reason::Ended));
-        let cancelled = Permit::Settle(Status::Cancelled, Reason::MailingCancelled);
-        assert_eq!(permit(&order(State::Cancelled), before), cancelled);
-        assert_eq!(permit(&order(State::Cancelled), end), cancelled);
     }
 }
