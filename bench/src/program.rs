@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-/// Longer than a start or an end takes.
+/// How long a program may take to start or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often a condition is looked at.

@@ -59,7 +59,7 @@ pub struct Answer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RetryAfter {
-    /// So many seconds.
+    /// In seconds.
     Seconds(u32),
     /// An HTTP date so many seconds ahead, or past if negative; rounded up to a whole second.
     Date(i64),

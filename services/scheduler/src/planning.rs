@@ -39,7 +39,7 @@ pub(crate) struct Planner {
     mirrors: HashMap<Uuid, (Instant, Mirror)>,
     /// The proofs begun for mailings that wait for their last statuses.
     drains: HashMap<Uuid, Drain>,
-    /// Of mailings that Postgres refuses something.
+    /// The back-off of each mailing that Postgres refuses something.
     back_offs: HashMap<Uuid, BackOff>,
     /// What the pass under way has taken so far.
     passes: HashMap<Uuid, PassPlan>,

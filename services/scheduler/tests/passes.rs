@@ -250,7 +250,7 @@ async fn a_closed_lane_gets_one_message_a_pass_to_probe_with() {
     let mut senders = Senders::new(&installation).await;
     hold_all(&installation, &mut senders, 1_000).await;
     senders.commit_closed("900").await;
-    // Longer than the planner goes without looking at the lanes.
+    // The planner looks at the lanes more often than this.
     tokio::time::sleep(Duration::from_secs(2)).await;
     release(&installation).await;
     let mut again: BTreeMap<i16, usize> = BTreeMap::new();
