@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use domain::lane::LaneView;
+use domain::client::OperatorCode;
+use domain::lane::{LaneView, Lanes};
+use domain::status::Reason;
 use domain::traffic::Traffic;
 use runtime::Service;
 use runtime::health::Readiness;
@@ -25,7 +27,7 @@ pub(crate) fn start(context: &Arc<SenderContext>, service: &Service) {
     });
     service.tasks.spawn("sender-lanes", Arc::clone(&context.lanes).let_go(service.stop.clone()));
     let mut watch =
-        Watch { context: Arc::clone(context), ready: service.health.readiness("fence"), closed_since: None };
+        Watch { context: Arc::clone(context), ready: service.health.readiness("fence"), closed_since: None, shown: vec![] };
     watch.ready.ready();
     service.tasks.spawn(
         "sender-watch",
@@ -38,22 +40,33 @@ struct Watch {
     ready: Readiness,
     /// When the fence was first seen closed, with messages that wait for it.
     closed_since: Option<Instant>,
+    /// The lanes that are shown as closed.
+    shown: Vec<(OperatorCode, Reason)>,
 }
 
 impl Watch {
     fn look<T>(&mut self, traffic: &Traffic<T>, now: Duration) {
         self.look_at_fence();
-        let metrics = &self.context.metrics;
         let lanes = traffic.lanes();
-        metrics.lane_closed.reset();
-        for LaneView { code, closed, .. } in lanes.view() {
-            if let Some(reason) = closed {
-                metrics.lane_closed.with_label_values(&[&code.to_string(), reason.as_str()]).set(1);
-            }
-        }
+        self.look_at_lanes(lanes);
+        let metrics = &self.context.metrics;
         metrics.pace_limit.set(lanes.pace().limit(now).unwrap_or(0.0));
         metrics.throttled_share.set(lanes.pace().throttled_share(now));
         metrics.queued.set(i64::try_from(traffic.waiting()).unwrap_or(i64::MAX));
+    }
+
+    /// A lane that stays closed is shown without a gap: somebody may be reading meanwhile.
+    fn look_at_lanes(&mut self, lanes: &Lanes) {
+        let closed = |lane: LaneView| Some((lane.code, lane.closed?));
+        let closed: Vec<_> = lanes.view().into_iter().filter_map(closed).collect();
+        let gauge = &self.context.metrics.lane_closed;
+        for (code, reason) in &closed {
+            gauge.with_label_values(&[&code.to_string(), reason.as_str()]).set(1);
+        }
+        for (code, reason) in self.shown.iter().filter(|lane| !closed.contains(lane)) {
+            let _ = gauge.remove_label_values(&[&code.to_string(), reason.as_str()]);
+        }
+        self.shown = closed;
     }
 
     fn look_at_fence(&mut self) {

@@ -34,7 +34,10 @@ async fn a_provider_that_is_down_for_a_while_costs_no_message_and_hardly_a_call(
     })
     .await;
     println!("waiting during the outage: {waiting}");
-    assert!(herald.metric("herald_lane_closed").await > 0.0);
+    eventually("the closed lanes to be shown", async || {
+        (herald.metric("herald_lane_closed").await > 0.0).then_some(())
+    })
+    .await;
     while Utc::now() < down_at + TimeDelta::seconds(12) {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
