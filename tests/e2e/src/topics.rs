@@ -81,10 +81,11 @@ impl World {
         ClientConfig::new().set("bootstrap.servers", &self.brokers).create().unwrap()
     }
 
-    /// Writes records that Herald did not write, and returns their offsets.
+    /// Writes records that Herald did not write, and returns their offsets, which are in the order of the payloads.
     pub fn write_foreign(&self, topic: Topic, partition: i32, payloads: &[&[u8]]) -> Vec<i64> {
         let producer: ThreadedProducer<Offsets> = ClientConfig::new()
             .set("bootstrap.servers", &self.brokers)
+            .set("enable.idempotence", "true")
             .create_with_context(Offsets::default())
             .unwrap();
         let name = self.kafka.topics.name(topic);
@@ -92,7 +93,9 @@ impl World {
             producer.send(BaseRecord::to(&name).partition(partition).key("?").payload(*payload)).unwrap();
         }
         producer.flush(Duration::from_secs(10)).unwrap();
-        let offsets = producer.context().0.lock().unwrap().clone();
+        // They lie in order; but they are heard of by two threads, the producer's own and the one that flushes.
+        let mut offsets = producer.context().0.lock().unwrap().clone();
+        offsets.sort_unstable();
         assert_eq!(offsets.len(), payloads.len());
         offsets
     }
