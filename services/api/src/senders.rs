@@ -88,7 +88,8 @@ mod tests {
         let partition = |calls: Option<u64>| CommittedPartition {
             low: 0,
             end: 100,
-            committed: calls.map(|calls| (7, format!("v2 bookmark=0 position=7 open=0 calls={calls} closed=-"))),
+            committed: calls
+                .map(|calls| (7, format!("v2 bookmark=0 position=7 open=0 calling=0 calls={calls} pace=- closed=-"))),
         };
         let before = [partition(Some(10)), partition(Some(500)), partition(None), partition(Some(3))];
         let now = [partition(Some(40)), partition(Some(20)), partition(Some(9)), partition(None)];

@@ -119,7 +119,7 @@ impl Sampler {
         let now = Instant::now();
         let calls = counts.iter().map(|count| count.calls).collect();
         let pace = state.pace.sample(calls, unread + open == 0, now);
-        let for_pages = counts.iter().map(|count| open_for_pages(count.open, &count.closed)).sum();
+        let for_pages = counts.iter().map(|count| open_for_pages(count.open, count.calling, &count.closed)).sum();
         state.closed = ClosedLanes { by_partition: counts.into_iter().map(|count| count.closed).collect() };
         let closed = state.closed.all();
         state.conveyor = Conveyor { partitions: partitions.len() as u64, unread, open: for_pages, pace, closed };
@@ -152,6 +152,7 @@ impl Drop for Room<'_> {
 struct Count {
     unread: u64,
     open: u64,
+    calling: u64,
     /// None: no sender has committed.
     calls: Option<u64>,
     closed: Closed,
@@ -170,6 +171,7 @@ impl Count {
         Self {
             unread: (partition.end - position.clamp(partition.low, partition.end)).cast_unsigned(),
             open: metadata.as_ref().map_or(0, |metadata| metadata.open),
+            calling: metadata.as_ref().map_or(0, |metadata| metadata.calling),
             calls: metadata.as_ref().map(|metadata| metadata.calls),
             closed: metadata.map(|metadata| metadata.closed).unwrap_or_default(),
         }
@@ -187,24 +189,24 @@ mod tests {
             end: 100,
             committed: committed.map(|(offset, metadata)| (offset, metadata.to_owned())),
         };
-        let count = |unread, open, calls, closed| Count { unread, open, calls, closed };
+        let count = |unread, open, calls, closed| Count { unread, open, calling: open / 2, calls, closed };
         let none = Closed::default;
         let cases = [
             (
                 "a commit",
-                Some((40, "v2 bookmark=1 position=70 open=5 calls=9 closed=-")),
+                Some((40, "v2 bookmark=1 position=70 open=5 calling=2 calls=9 pace=- closed=-")),
                 count(30, 5, Some(9), none()),
             ),
             (
                 "closed lanes",
-                Some((40, "v2 bookmark=1 position=70 open=5 calls=9 closed=all")),
+                Some((40, "v2 bookmark=1 position=70 open=5 calling=2 calls=9 pace=- closed=all")),
                 count(30, 5, Some(9), Closed::All),
             ),
             ("no commit", None, count(90, 0, None, none())),
             ("somebody else's metadata", Some((40, "")), count(60, 0, None, none())),
             (
                 "beyond the end",
-                Some((200, "v2 bookmark=1 position=200 open=0 calls=9 closed=-")),
+                Some((200, "v2 bookmark=1 position=200 open=0 calling=0 calls=9 pace=- closed=-")),
                 count(0, 0, Some(9), none()),
             ),
         ];

@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn the_conveyor_is_passed_when_all_frontiers_are() {
-        let metadata = "v2 bookmark=7 position=50 open=3 calls=9 closed=-";
+        let metadata = "v2 bookmark=7 position=50 open=3 calling=0 calls=9 pace=- closed=-";
         let passed = partition(0, 60, Some((50, metadata)));
         let cases = [
             ("a frontier at the end", partition(0, 60, Some((50, metadata))), true),

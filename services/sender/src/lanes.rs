@@ -7,7 +7,7 @@ use domain::client::OperatorCode;
 use domain::decision::Access;
 use domain::delivery::Outcome;
 use domain::ids::MailingNo;
-use domain::lane::Pass;
+use domain::lane::{Closed, Pass};
 use domain::status::Reason;
 use domain::traffic::{Place, Traffic, Turn};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
@@ -31,6 +31,14 @@ pub(crate) struct Leave {
     lanes: Arc<Lanes>,
     pass: Option<Pass>,
     _place: OwnedSemaphorePermit,
+}
+
+/// What commits show of the lanes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shown {
+    pub(crate) closed: Closed,
+    /// A partition's part of the pace; none: there is no limit.
+    pub(crate) pace: Option<u64>,
 }
 
 /// A message's place in the queue. Dropped it is free.
@@ -121,9 +129,23 @@ impl Lanes {
         self.traffic().lanes().all_limited(self.now())
     }
 
-    /// Which lanes are closed.
-    pub(crate) fn closed(&self) -> domain::lane::Closed {
-        self.traffic().lanes().closed()
+    /// See [`domain::lane::Lanes::none_open`].
+    pub(crate) fn none_open(&self) -> bool {
+        self.traffic().lanes().none_open(self.now())
+    }
+
+    /// What each commit of `partitions` partitions shows.
+    pub(crate) fn shown(&self, partitions: usize) -> Shown {
+        let traffic = self.traffic();
+        let limit = traffic.lanes().pace().limit(self.now());
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a rate of calls"
+        )]
+        let part = |limit: f64| (limit / partitions.max(1) as f64).ceil() as u64;
+        Shown { closed: traffic.lanes().closed(), pace: limit.map(part) }
     }
 
     fn traffic(&self) -> MutexGuard<'_, Traffic<oneshot::Sender<Leave>>> {

@@ -126,8 +126,8 @@ impl Member for SenderMember {
         if self.runtime.block_on(left).is_err() {
             tracing::warn!("calls or statuses were still under way when their partitions had to be given up");
         }
-        let closed = self.context.lanes.closed();
-        revoked.iter().filter_map(|owned| owned.partition.checkpoint(&closed)).collect()
+        let shown = self.context.lanes.shown(self.partitions.all().len() + revoked.len());
+        revoked.iter().filter_map(|owned| owned.partition.checkpoint(&shown)).collect()
     }
 
     fn take(&self, record: Record) -> Result<Intake, DecodeError> {
@@ -154,12 +154,13 @@ impl Member for SenderMember {
     }
 
     fn checkpoints(&self) -> Vec<Commit> {
-        let (all, closed) = (self.partitions.all(), self.context.lanes.closed());
+        let all = self.partitions.all();
+        let shown = self.context.lanes.shown(all.len());
         let limited = self.context.lanes.all_limited();
         all.iter().for_each(|owned| owned.partition.set_limited(limited));
         let open: usize = all.iter().map(|owned| owned.partition.open_slots()).sum();
         self.context.metrics.open_slots.set(i64::try_from(open).unwrap_or(i64::MAX));
-        let mut commits: Vec<Commit> = all.iter().filter_map(|owned| owned.partition.checkpoint(&closed)).collect();
+        let mut commits: Vec<Commit> = all.iter().filter_map(|owned| owned.partition.checkpoint(&shown)).collect();
         commits.sort_by_key(|commit| commit.partition);
         commits
     }

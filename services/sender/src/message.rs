@@ -184,9 +184,10 @@ impl Slot {
         }
         runtime::crash_point!("send::permitted");
         context.metrics.active_sends.inc();
-        self.owned.partition.count_call();
+        let calling = self.owned.partition.begin_call();
         let request = Request { id: self.event.message_id.get(), phone, text: &text };
         let call = Box::pin(context.provider.call(self.event.message_id, &request, gate)).await;
+        drop(calling);
         context.metrics.active_sends.dec();
         runtime::crash_point!("send::answered");
         let Call::Made { outcome, code, latency, detail } = call else {

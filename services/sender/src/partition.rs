@@ -8,12 +8,12 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use domain::lane::Closed;
 use events::{DecodeError, MessageEvent, decode};
-use kafka::ledger::{MessageOffset, Misuse, PartitionLedger, StatusOffset};
+use kafka::ledger::{Checkpoint, MessageOffset, Metadata, Misuse, PartitionLedger, StatusOffset};
 use kafka::{Commit, Intake, Record};
 use tokio_util::sync::CancellationToken;
 
+use crate::lanes::Shown;
 use crate::recovered::{Recovered, Statuses};
 use crate::replay::Replayed;
 
@@ -44,15 +44,24 @@ pub(crate) struct Partition {
     queued: AtomicUsize,
     /// All that is taken in waits for its turn.
     limited: AtomicBool,
+    /// Messages whose call is under way.
+    calling: AtomicUsize,
     /// Calls begun, also by earlier owners.
     calls: AtomicU64,
     inner: Mutex<Inner>,
 }
 
-/// One of the slots that wait for a lane or a limit, until it is dropped.
-pub(crate) struct Queued<'a>(&'a AtomicUsize);
+/// One message more in a count, until it is dropped.
+pub(crate) struct Counted<'a>(&'a AtomicUsize);
 
-impl Drop for Queued<'_> {
+impl<'a> Counted<'a> {
+    fn among(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -86,6 +95,7 @@ impl Partition {
             stop: CancellationToken::new(),
             queued: AtomicUsize::new(0),
             limited: AtomicBool::new(false),
+            calling: AtomicUsize::new(0),
             calls: AtomicU64::new(calls),
             inner: Mutex::default(),
         }
@@ -102,14 +112,14 @@ impl Partition {
     }
 
     /// Counts a message that does.
-    pub(crate) fn queue(&self) -> Queued<'_> {
-        self.queued.fetch_add(1, Ordering::Relaxed);
-        Queued(&self.queued)
+    pub(crate) fn queue(&self) -> Counted<'_> {
+        Counted::among(&self.queued)
     }
 
-    /// Counts a call that begins.
-    pub(crate) fn count_call(&self) {
+    /// Counts a call that begins, and its message among those that are being called.
+    pub(crate) fn begin_call(&self) -> Counted<'_> {
         self.calls.fetch_add(1, Ordering::Relaxed);
+        Counted::among(&self.calling)
     }
 
     /// Takes in what waited: the replay is complete.
@@ -158,17 +168,22 @@ impl Partition {
     }
 
     /// What may be committed; nothing before the replay is complete.
-    pub(crate) fn checkpoint(&self, closed: &Closed) -> Option<Commit> {
+    pub(crate) fn checkpoint(&self, shown: &Shown) -> Option<Commit> {
         let mut inner = self.inner.lock().expect("not poisoned");
         if inner.given_back {
             return Some(Commit { partition: self.number, offset: 0, metadata: String::new() });
         }
-        let checkpoint = inner.open.as_mut()?.ledger.checkpoint();
-        Some(Commit {
-            partition: self.number,
-            offset: checkpoint.frontier.0,
-            metadata: checkpoint.metadata(self.calls.load(Ordering::Relaxed), closed.clone()).to_string(),
-        })
+        let Checkpoint { frontier, bookmark, position, open } = inner.open.as_mut()?.ledger.checkpoint();
+        let metadata = Metadata {
+            bookmark,
+            position,
+            open: open as u64,
+            calling: self.calling.load(Ordering::Relaxed) as u64,
+            calls: self.calls.load(Ordering::Relaxed),
+            pace: shown.pace,
+            closed: shown.closed.clone(),
+        };
+        Some(Commit { partition: self.number, offset: frontier.0, metadata: metadata.to_string() })
     }
 
     /// Whether the replay is complete.

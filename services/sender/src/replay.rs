@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn a_replay_begins_at_the_bookmark_of_a_valid_commit_and_else_at_the_start() {
-        let metadata = "v2 bookmark=7 position=50 open=3 calls=9 closed=-";
+        let metadata = "v2 bookmark=7 position=50 open=3 calling=0 calls=9 pace=- closed=-";
         let cases = [
             (
                 "a valid commit",

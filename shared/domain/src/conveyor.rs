@@ -69,12 +69,13 @@ impl Conveyor {
     }
 }
 
-/// How many of a partition's open messages take room from others. What its owner's closed lanes keep to probe with doesn't:
-/// it stays as long as the provider is in trouble.
-pub fn open_for_pages(open: u64, closed: &Closed) -> u64 {
+/// How many of a partition's open messages take room from others. Those that are being called don't: with a slow provider they
+/// alone would be two seconds of work. Nor does what its owner's closed lanes keep to probe with: it stays as long as the
+/// provider is in trouble.
+pub fn open_for_pages(open: u64, calling: u64, closed: &Closed) -> u64 {
     match closed {
         Closed::All => 0,
-        Closed::Codes(codes) => open.saturating_sub((KEPT * codes.len()) as u64),
+        Closed::Codes(codes) => open.saturating_sub(calling).saturating_sub((KEPT * codes.len()) as u64),
     }
 }
 
@@ -144,17 +145,19 @@ mod tests {
     }
 
     #[test]
-    fn what_closed_lanes_keep_takes_no_room() {
+    fn what_closed_lanes_keep_and_what_is_being_called_takes_no_room() {
         let code = |code| crate::client::OperatorCode::new(code).unwrap();
         let closed = |codes: &[i64]| Closed::Codes(codes.iter().map(|number| code(*number)).collect());
         let cases = [
-            ("no lane is closed", 20, closed(&[]), 20),
-            ("one", 20, closed(&[900]), 12),
-            ("three", 20, closed(&[900, 901, 902]), 0),
-            ("all", 900, Closed::All, 0),
+            ("no lane is closed", 20, 0, closed(&[]), 20),
+            ("one", 20, 0, closed(&[900]), 12),
+            ("three", 20, 0, closed(&[900, 901, 902]), 0),
+            ("all", 900, 0, Closed::All, 0),
+            ("some are being called", 20, 15, closed(&[]), 5),
+            ("of two counts taken one after the other", 20, 21, closed(&[]), 0),
         ];
-        for (name, open, closed, expected) in cases {
-            assert_eq!(open_for_pages(open, &closed), expected, "{name}");
+        for (name, open, calling, closed, expected) in cases {
+            assert_eq!(open_for_pages(open, calling, &closed), expected, "{name}");
         }
     }
 

@@ -219,6 +219,12 @@ impl Lanes {
         self.pace.limit(now).is_some() || (!self.lanes.is_empty() && !open)
     }
 
+    /// Whether all lanes that were asked for in the last minute are closed.
+    pub fn none_open(&self, now: Duration) -> bool {
+        let mut asked = self.lanes.values().filter(|lane| lane.asked_at + UNASKED > now).peekable();
+        self.all.is_some() || (asked.peek().is_some() && asked.all(Lane::is_closed))
+    }
+
     /// Which lanes are closed.
     pub fn closed(&self) -> Closed {
         if self.all.is_some() {

@@ -1,11 +1,11 @@
 //! Which offsets of a partition are open, and what may therefore be committed. Pure: no Kafka types, no clock.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::str::FromStr;
+mod metadata;
 
-use domain::client::OperatorCode;
-use domain::lane::Closed;
+use std::collections::BTreeMap;
+use std::fmt;
+
+pub use metadata::{InvalidMetadata, Metadata};
 
 /// An offset of message-events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,77 +52,6 @@ pub struct Checkpoint {
     pub position: MessageOffset,
     /// How many messages are open.
     pub open: usize,
-}
-
-impl Checkpoint {
-    /// The metadata of the commit, with the calls that its owners have begun and the lanes that this one has closed.
-    pub fn metadata(&self, calls: u64, closed: Closed) -> Metadata {
-        Metadata { bookmark: self.bookmark, position: self.position, open: self.open as u64, calls, closed }
-    }
-}
-
-/// The metadata of a sender's commit; ASCII, well under the broker's 4,096 bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Metadata {
-    /// See [`Checkpoint::bookmark`].
-    pub bookmark: StatusOffset,
-    /// See [`Checkpoint::position`].
-    pub position: MessageOffset,
-    /// See [`Checkpoint::open`].
-    pub open: u64,
-    /// Calls of the partition's messages that were ever begun. A takeover goes on from the commit, so it falls only when commits
-    /// were lost.
-    pub calls: u64,
-    /// The lanes that the partition's owner has closed.
-    pub closed: Closed,
-}
-
-impl fmt::Display for Metadata {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { bookmark, position, open, calls, closed } = self;
-        write!(f, "v2 bookmark={bookmark} position={position} open={open} calls={calls} closed=")?;
-        match closed {
-            Closed::All => f.write_str("all"),
-            Closed::Codes(codes) if codes.is_empty() => f.write_str("-"),
-            Closed::Codes(codes) => {
-                let codes: Vec<String> = codes.iter().map(ToString::to_string).collect();
-                f.write_str(&codes.join(","))
-            }
-        }
-    }
-}
-
-/// Metadata that no sender wrote.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a sender's commit metadata")]
-pub struct InvalidMetadata;
-
-impl FromStr for Metadata {
-    type Err = InvalidMetadata;
-
-    fn from_str(text: &str) -> Result<Self, InvalidMetadata> {
-        let words: Vec<&str> = text.split(' ').collect();
-        let ["v2", bookmark, position, open, calls, closed] = words[..] else { return Err(InvalidMetadata) };
-        Ok(Self {
-            bookmark: StatusOffset(number(bookmark, "bookmark=")?),
-            position: MessageOffset(number(position, "position=")?),
-            open: number(open, "open=")?,
-            calls: number(calls, "calls=")?,
-            closed: match closed.strip_prefix("closed=").ok_or(InvalidMetadata)? {
-                "all" => Closed::All,
-                "-" => Closed::Codes(BTreeSet::new()),
-                codes => Closed::Codes(codes.split(',').map(code).collect::<Result<_, _>>()?),
-            },
-        })
-    }
-}
-
-fn number<N: FromStr>(word: &str, name: &str) -> Result<N, InvalidMetadata> {
-    word.strip_prefix(name).and_then(|number| number.parse().ok()).ok_or(InvalidMetadata)
-}
-
-fn code(text: &str) -> Result<OperatorCode, InvalidMetadata> {
-    text.parse().ok().and_then(|code| OperatorCode::new(code).ok()).ok_or(InvalidMetadata)
 }
 
 /// A call of the ledger that contradicts what it knows: a defect of the caller, not of the log. The ledger stays as it was.
@@ -302,39 +231,6 @@ mod tests {
         assert_eq!(frontier_and_bookmark(&mut ledger), (8, 200));
     }
 
-    #[test]
-    fn metadata_is_read_as_written_and_nothing_else_is() {
-        let codes = |codes: &[i64]| Closed::Codes(codes.iter().map(|code| OperatorCode::new(*code).unwrap()).collect());
-        let cases = [
-            (codes(&[]), "v2 bookmark=1 position=22 open=333 calls=4444 closed=-"),
-            (codes(&[900, 917]), "v2 bookmark=1 position=22 open=333 calls=4444 closed=900,917"),
-            (Closed::All, "v2 bookmark=1 position=22 open=333 calls=4444 closed=all"),
-        ];
-        for (closed, text) in cases {
-            let (bookmark, position) = (StatusOffset(1), MessageOffset(22));
-            let metadata = Metadata { bookmark, position, open: 333, calls: 4_444, closed };
-            assert_eq!((metadata.to_string().as_str(), text.parse()), (text, Ok(metadata)));
-        }
-        let others = [
-            "",
-            "v2",
-            "v1 bookmark=1 position=2 open=3",
-            "v2 bookmark=1 position=2 open=3 calls=4",
-            "v2 bookmark=x position=2 open=3 calls=4 closed=-",
-            "v2 bookmark=1 position=2 open=-3 calls=4 closed=-",
-            "v2 bookmark=1 position=2 open=3 calls=4 closed=",
-            "v2 bookmark=1 position=2 open=3 calls=4 closed=7",
-            "v2 bookmark=1 position=2 open=3 calls=4 closed=- more=5",
-        ];
-        for text in others {
-            assert_eq!(text.parse::<Metadata>(), Err(InvalidMetadata), "{text:?}");
-        }
-        let all: BTreeSet<OperatorCode> = (900..=999).map(|code| OperatorCode::new(code).unwrap()).collect();
-        let (bookmark, position) = (StatusOffset(i64::MAX), MessageOffset(i64::MAX));
-        let longest = Metadata { bookmark, position, open: u64::MAX, calls: u64::MAX, closed: Closed::Codes(all) };
-        assert!(longest.to_string().len() < 4_096, "the broker's limit");
-    }
-
     /// A partition, its status partition, and what a perfect memory knows of both.
     #[derive(Default)]
     struct Model {
@@ -343,7 +239,7 @@ mod tests {
         /// The source of each status, and whether it settles.
         statuses: Vec<(i64, bool)>,
         settled: std::collections::BTreeSet<i64>,
-        committed: Option<(MessageOffset, Metadata)>,
+        committed: Option<Checkpoint>,
     }
 
     impl Model {
@@ -365,7 +261,7 @@ mod tests {
         /// The next owner has the commit and the statuses from its bookmark on, and reads the messages from the frontier on.
         fn take_over(&self) -> PartitionLedger {
             let (frontier, bookmark) =
-                self.committed.as_ref().map_or((0, 0), |(frontier, metadata)| (frontier.0, metadata.bookmark.0));
+                self.committed.map_or((0, 0), |committed| (committed.frontier.0, committed.bookmark.0));
             let replayed = self.statuses[bookmark as usize..].iter().filter(|(source, _)| *source >= frontier);
             let mut ledger = ledger(frontier, self.statuses.len() as i64);
             if let Some(last_source) = replayed.clone().map(|(source, _)| *source).max() {
@@ -396,10 +292,7 @@ mod tests {
                 match step {
                     0..=2 => { deliver(&mut ledger, model.end); model.end += 1; }
                     3..=5 if !open.is_empty() => model.tell(&mut ledger, *index.get(&open), step > 3),
-                    6 => {
-                        let checkpoint = ledger.checkpoint();
-                        model.committed = Some((checkpoint.frontier, checkpoint.metadata(0, Closed::Codes(BTreeSet::new()))));
-                    }
+                    6 => model.committed = Some(ledger.checkpoint()),
                     7 => ledger = model.take_over(),
                     _ => {}
                 }

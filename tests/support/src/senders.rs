@@ -124,8 +124,9 @@ impl<'a> Senders<'a> {
             let count = i32::from(open.is_some());
             // The calls of all partitions are counted in the first.
             let calls = if partition == 0 { self.calls } else { 0 };
-            element
-                .set_metadata(format!("v2 bookmark=0 position={position} open={count} calls={calls} closed={closed}"));
+            element.set_metadata(format!(
+                "v2 bookmark=0 position={position} open={count} calling=0 calls={calls} pace=- closed={closed}"
+            ));
         }
         let committing = Arc::clone(&self.committing);
         let commit = move || {

@@ -42,10 +42,23 @@ pub(crate) struct SendersView {
     unread: i64,
     /// Messages taken in and not settled.
     open: u64,
+    /// Of these the messages whose call is under way.
+    calling: u64,
     /// Calls that began, a second, since somebody last asked. Null: nobody has in the last minute.
     calls_per_second: Option<f64>,
+    /// Calls a second to which senders keep because the provider throttles: their sum, and in so many partitions. Null: none does.
+    pace: Option<Pace>,
     /// The lanes that senders have closed. What is planned for one waits, but for a probe a second.
     closed_lanes: Vec<ClosedLane>,
+}
+
+/// What senders keep to while the provider throttles.
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct Pace {
+    /// The sum over the partitions of those that do.
+    calls_per_second: u64,
+    /// How many partitions those own.
+    partitions: usize,
 }
 
 /// A lane that is closed: the calls of one operator code.
@@ -83,6 +96,8 @@ impl From<Look> for SendersView {
             told: 0,
             unread: 0,
             open: 0,
+            calling: 0,
+            pace: None,
             calls_per_second: look.calls_per_second.map(|calls| (calls * 10.0).round() / 10.0),
             closed_lanes: vec![],
         };
@@ -95,6 +110,12 @@ impl From<Look> for SendersView {
             view.told += 1;
             view.unread += (partition.end - told.position.0).max(0);
             view.open += told.open;
+            view.calling += told.calling;
+            if let Some(part) = told.pace {
+                let pace = view.pace.get_or_insert(Pace { calls_per_second: 0, partitions: 0 });
+                pace.calls_per_second += part;
+                pace.partitions += 1;
+            }
             match told.closed {
                 Closed::All => *closed.entry(None).or_default() += 1,
                 Closed::Codes(codes) => {
@@ -164,11 +185,15 @@ mod tests {
             committed: committed.map(|(offset, metadata)| (offset, metadata.to_owned())),
         };
         let partitions = vec![
-            partition(0, 100, Some((40, "v2 bookmark=7 position=60 open=15 calls=70 closed=916,917"))),
-            partition(0, 10, Some((10, "v2 bookmark=7 position=10 open=0 calls=9 closed=916"))),
-            partition(0, 10, Some((10, "v2 bookmark=7 position=10 open=1 calls=9 closed=all"))),
+            partition(
+                0,
+                100,
+                Some((40, "v2 bookmark=7 position=60 open=15 calling=4 calls=70 pace=20 closed=916,917")),
+            ),
+            partition(0, 10, Some((10, "v2 bookmark=7 position=10 open=0 calling=0 calls=9 pace=25 closed=916"))),
+            partition(0, 10, Some((10, "v2 bookmark=7 position=10 open=1 calling=0 calls=9 pace=- closed=all"))),
             partition(10, 30, None),
-            partition(0, 5, Some((9, "v2 bookmark=7 position=9 open=0 calls=1 closed=-"))),
+            partition(0, 5, Some((9, "v2 bookmark=7 position=9 open=0 calling=0 calls=1 pace=- closed=-"))),
         ];
         let lane = |operator_code, partitions| ClosedLane { operator_code, partitions };
         assert_eq!(
@@ -178,6 +203,8 @@ mod tests {
                 told: 3,
                 unread: 40 + 20 + 5,
                 open: 16,
+                calling: 4,
+                pace: Some(Pace { calls_per_second: 45, partitions: 2 }),
                 calls_per_second: Some(12.3),
                 closed_lanes: vec![lane(None, 1), lane(Some(916), 2), lane(Some(917), 1)],
             }

@@ -71,6 +71,8 @@ impl World {
 
     pub fn commit_partition(&mut self, sender: usize, partition: usize) {
         let this = &mut self.senders[sender];
+        let slots = this.slots.range((partition, 0)..(partition + 1, 0));
+        let calling = slots.filter(|(_, slot)| slot.busy && slot.pass.is_some()).count();
         let part = this.parts.get_mut(&partition).unwrap();
         let frontier = part.open.first_key_value().map_or(part.position, |(offset, _)| *offset);
         let mut bookmark = part.open.first_key_value().map_or(self.statuses[partition].len(), |(_, end)| *end);
@@ -82,6 +84,7 @@ impl World {
             bookmark,
             position: part.position,
             open: part.open.len(),
+            calling,
             calls: part.calls,
             closed: this.closed.clone(),
         };

@@ -76,7 +76,8 @@ impl World {
         let unread = |(log, commit): (&Vec<Message>, &crate::world::Commit)| log.len() - commit.position;
         let unread: usize = self.messages.iter().zip(&self.committed).map(unread).sum();
         let open: usize = self.committed.iter().map(|commit| commit.open).sum();
-        let for_pages = |commit: &crate::world::Commit| open_for_pages(commit.open as u64, &commit.closed);
+        let for_pages =
+            |commit: &crate::world::Commit| open_for_pages(commit.open as u64, commit.calling as u64, &commit.closed);
         memory.closed =
             ClosedLanes { by_partition: self.committed.iter().map(|commit| commit.closed.clone()).collect() };
         let calls = self.committed.iter().map(|commit| commit.calls).collect();

@@ -107,11 +107,11 @@ fn one_operator_of_five_that_is_down_slows_no_other() {
     };
     let undisturbed = play(vec![]);
     let disturbed = play(vec![down(2, 62, Some(900), Trouble::Refuses)]);
-    for no in 2..6 {
-        let (alone, beside) = (undisturbed.done_at(no), disturbed.done_at(no));
-        println!("{no}: {alone:.1} s, {beside:.1} s");
-        assert!(beside <= 1.11 * alone + 1.0, "{no}: {alone} s, {beside} s");
-    }
+    // Which of the four is the first to be done is chance.
+    let done_at = |world: &World| (2..6).map(|no| world.done_at(no)).fold(0.0, f64::max);
+    let (alone, beside) = (done_at(&undisturbed), done_at(&disturbed));
+    println!("the others: {alone:.1} s undisturbed, {beside:.1} s");
+    assert!(beside <= 1.11 * alone, "{alone} s, {beside} s");
     println!("1: {:.1} s, {} bad calls, {:?}", disturbed.done_at(1), disturbed.checks.bad_calls, disturbed.checks.held);
     assert_eq!(disturbed.count(1, &Status::Succeeded), 20_000);
     assert!(disturbed.done_at(1) <= 100.0);
@@ -150,6 +150,20 @@ fn a_sender_that_joins_or_leaves_finds_its_part_of_the_limit() {
         println!("{from} to {to} s: {accepted:.0} a second, {:.4} throttled", throttled / calls);
         assert!(accepted >= 900.0, "{from} to {to}: {accepted}");
         assert!(throttled / calls <= 0.03, "{from} to {to}: {throttled} of {calls}");
+    }
+}
+
+#[test]
+fn a_slow_provider_is_called_as_often_at_once_as_the_senders_may() {
+    for latency in [SECOND, 3 * SECOND, 4 * SECOND] {
+        let mut world = fleet(3);
+        let most = 3.0 * world.config.concurrency as f64 * SECOND as f64 / latency as f64;
+        world.mailing(1, (most * 130.0) as i64, &[900, 901], 0, HOUR);
+        world.provider.latency = latency;
+        world.run_to(120 * SECOND);
+        let (accepted, _, _) = world.rates(60, 120);
+        println!("{} s: {accepted:.0} of {most:.0} a second", latency / SECOND);
+        assert!(accepted >= 0.9 * most, "{latency} µs: {accepted} of {most}");
     }
 }
 

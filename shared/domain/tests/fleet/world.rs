@@ -118,6 +118,7 @@ pub struct Commit {
     pub bookmark: usize,
     pub position: usize,
     pub open: usize,
+    pub calling: usize,
     pub calls: u64,
     pub closed: Closed,
 }
