@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use common::{
-    PARTITIONS, add_clients, add_later_mailing, add_mailing, hold_all, installation, is_finished, reasons, release, start,
-    start_projector, succeeded,
+    PARTITIONS, add_clients, add_later_mailing, add_mailing, hold_all, installation, is_finished, reasons, release,
+    start, start_projector, succeeded,
 };
 use support::{Installation, Senders, until};
 
@@ -92,8 +92,7 @@ async fn killed_while_it_settles_the_rest_it_holds_up_no_reader_of_statuses() {
     add_clients(&installation, "readers", 30_000).await;
     let projector = start_projector(&installation).await;
     // Its end has passed before a scheduler sees it, so that nothing is planned whose statuses nobody here would write.
-    let mailing =
-        add_later_mailing(&installation, "readers", TimeDelta::seconds(-2), TimeDelta::seconds(-1)).await;
+    let mailing = add_later_mailing(&installation, "readers", TimeDelta::seconds(-2), TimeDelta::seconds(-1)).await;
     for failpoints in ["plan::committed=return", "transaction::written=1*off->return", "plan::read=2*off->return"] {
         dies_at(&installation, failpoints, async || {}).await;
     }

@@ -16,6 +16,7 @@ mod leaving;
 mod member;
 mod message;
 mod metrics;
+mod others;
 mod partition;
 mod provider;
 mod recovered;
@@ -65,14 +66,20 @@ pub async fn start(
         metrics,
         panicked: Arc::default(),
     });
-    watch::start(&context, service);
+    let lanes_ready = service.health.readiness("lanes");
+    watch::start(&context, lanes_ready.clone(), service);
+    let partitions = Arc::new(takeover::Partitions::new(service.health.readiness("sender-group")));
+    let view = kafka::GroupView::new(kafka, &kafka.topics.group("sender"), Topic::MessageEvents)?;
+    let (view, partitions_of) = (Arc::new(view), Arc::clone(&partitions));
+    let others = others::Others { view, lanes, partitions: partitions_of, ready: lanes_ready };
+    service.tasks.spawn("sender-others", others.run(service.stop.clone()));
     let leaving = Arc::new(leaving::Leaving::default());
     let member = Arc::new(member::SenderMember::new(
         kafka.clone(),
         context,
         Arc::clone(&leaving),
         settings.revoke_deadline(),
-        Arc::new(takeover::Partitions::new(service.health.readiness("sender-group"))),
+        partitions,
         service.health.readiness("message-events"),
     ));
     let group = GroupSettings {

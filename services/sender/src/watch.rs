@@ -15,8 +15,8 @@ use crate::context::SenderContext;
 /// How long the fence may be closed before the sender says that it isn't ready.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Starts the tasks that look, let go what waits for a lane, and end the process after a panic.
-pub(crate) fn start(context: &Arc<SenderContext>, service: &Service) {
+/// Starts the tasks that look, show in `lanes` which are closed, let go what waits for a lane, and end the process after a panic.
+pub(crate) fn start(context: &Arc<SenderContext>, lanes: Readiness, service: &Service) {
     let panicked = Arc::clone(&context.panicked);
     let stop = service.stop.clone();
     service.tasks.spawn("sender-supervisor", async move {
@@ -26,9 +26,9 @@ pub(crate) fn start(context: &Arc<SenderContext>, service: &Service) {
         }
     });
     service.tasks.spawn("sender-lanes", Arc::clone(&context.lanes).let_go(service.stop.clone()));
-    let mut watch =
-        Watch { context: Arc::clone(context), ready: service.health.readiness("fence"), closed_since: None, shown: vec![] };
-    watch.ready.ready();
+    let fence = service.health.readiness("fence");
+    let mut watch = Watch { context: Arc::clone(context), fence, lanes, closed_since: None, shown: vec![] };
+    watch.fence.ready();
     service.tasks.spawn(
         "sender-watch",
         Arc::clone(&context.lanes).tick(service.stop.clone(), move |traffic, now| watch.look(traffic, now)),
@@ -37,7 +37,8 @@ pub(crate) fn start(context: &Arc<SenderContext>, service: &Service) {
 
 struct Watch {
     context: Arc<SenderContext>,
-    ready: Readiness,
+    fence: Readiness,
+    lanes: Readiness,
     /// When the fence was first seen closed, with messages that wait for it.
     closed_since: Option<Instant>,
     /// The lanes that are shown as closed.
@@ -66,6 +67,11 @@ impl Watch {
         for (code, reason) in self.shown.iter().filter(|lane| !closed.contains(lane)) {
             let _ = gauge.remove_label_values(&[&code.to_string(), reason.as_str()]);
         }
+        self.lanes.note((!closed.is_empty()).then(|| {
+            let named: Vec<String> =
+                closed.iter().map(|(code, reason)| format!("{code} ({})", reason.as_str())).collect();
+            format!("lanes are closed: {}", named.join(", "))
+        }));
         self.shown = closed;
     }
 
@@ -75,7 +81,7 @@ impl Watch {
         self.closed_since = missing.and(self.closed_since.or_else(|| Some(Instant::now())));
         let closed_for = self.closed_since.map_or(Duration::ZERO, |since| since.elapsed());
         self.context.metrics.fence_closed.set(closed_for.as_secs_f64());
-        self.ready
+        self.fence
             .set(missing.filter(|_| closed_for >= PATIENCE).map(|missing| format!("nothing is called: {missing}")));
     }
 }

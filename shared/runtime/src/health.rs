@@ -22,6 +22,8 @@ struct Condition {
     name: String,
     /// Why not; `None` is ready.
     obstacle: Mutex<Option<Obstacle>>,
+    /// What is shown beside "ready".
+    note: Mutex<Option<String>>,
 }
 
 #[derive(Debug)]
@@ -58,7 +60,8 @@ impl Health {
     /// Two parts may have one name (in `herald all` every service has its own "postgres"): each counts.
     pub fn readiness(&self, name: impl Into<String>) -> Readiness {
         let obstacle = Obstacle { reason: "starting".to_owned(), until: None };
-        let condition = Arc::new(Condition { name: name.into(), obstacle: Mutex::new(Some(obstacle)) });
+        let condition =
+            Arc::new(Condition { name: name.into(), obstacle: Mutex::new(Some(obstacle)), note: Mutex::default() });
         lock(&self.parts.readiness).push(Arc::clone(&condition));
         Readiness(condition)
     }
@@ -78,7 +81,7 @@ impl Health {
             PartReport {
                 name: part.name.clone(),
                 ok: reason.is_none(),
-                state: reason.unwrap_or_else(|| "ready".to_owned()),
+                state: reason.unwrap_or_else(|| part.ready_state()),
             }
         }))
     }
@@ -116,6 +119,10 @@ impl Condition {
         }
         obstacle.as_ref().map(|obstacle| obstacle.reason.clone())
     }
+
+    fn ready_state(&self) -> String {
+        lock(&self.note).as_ref().map_or_else(|| "ready".to_owned(), |note| format!("ready, but {note}"))
+    }
 }
 
 /// Says whether one part is ready. Clones speak for the same part.
@@ -150,6 +157,11 @@ impl Readiness {
             tracing::warn!(part = self.0.name, reason, "not ready");
         }
         *obstacle = Some(Obstacle { reason, until: Some(until) });
+    }
+
+    /// What operators should know of a part although it is ready, or nothing any more. Shown as the reason is.
+    pub fn note(&self, note: Option<String>) {
+        *lock(&self.0.note) = note;
     }
 
     /// Why the part isn't ready at that time.
@@ -227,6 +239,20 @@ mod tests {
         assert_eq!(health.ready(now).parts[0].state, "no money");
         assert!(health.ready(later).ok);
         assert!(health.ready(now).ok, "what has passed doesn't come back");
+    }
+
+    #[test]
+    fn a_note_is_shown_of_a_part_that_is_ready_and_stays_so() {
+        let health = Health::default();
+        let lanes = health.readiness("lanes");
+        lanes.note(Some("one is closed".to_owned()));
+        let state = || health.ready(Instant::now()).parts[0].state.clone();
+        assert_eq!(state(), "starting");
+        lanes.ready();
+        assert_eq!(state(), "ready, but one is closed");
+        assert!(health.ready(Instant::now()).ok);
+        lanes.note(None);
+        assert_eq!(state(), "ready");
     }
 
     #[test]

@@ -123,10 +123,16 @@ impl Program {
 
     /// What `/readyz` says of the parts that aren't ready; none while it doesn't answer.
     pub async fn unready(&self) -> Option<Vec<String>> {
+        Some(self.parts(false).await?.into_iter().map(|(_, state)| state).collect())
+    }
+
+    /// The name and the state of each part of which `/readyz` says that it is ready, or that it isn't.
+    pub async fn parts(&self, ready: bool) -> Option<Vec<(String, String)>> {
         let answer = reqwest::get(format!("http://{}/readyz", self.ops)).await.ok()?;
         let report: serde_json::Value = answer.json().await.ok()?;
-        let parts = report["parts"].as_array()?.iter().filter(|part| part["ok"] == false);
-        Some(parts.map(|part| part["state"].as_str().unwrap().to_owned()).collect())
+        let parts = report["parts"].as_array()?.iter().filter(|part| part["ok"] == ready);
+        let text = |part: &serde_json::Value, of: &str| part[of].as_str().unwrap().to_owned();
+        Some(parts.map(|part| (text(part, "name"), text(part, "state"))).collect())
     }
 
     /// Whether `/livez` is well.

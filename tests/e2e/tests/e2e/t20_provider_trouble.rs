@@ -35,9 +35,12 @@ async fn a_provider_that_is_down_for_a_while_costs_no_message_and_hardly_a_call(
     .await;
     println!("waiting during the outage: {waiting}");
     eventually("the closed lanes to be shown", async || {
-        (herald.metric("herald_lane_closed").await > 0.0).then_some(())
+        let ready = herald.parts(true).await?;
+        let named = ready.iter().any(|(part, state)| part == "lanes" && state.contains("916 (outage)"));
+        (named && herald.metric("herald_lane_closed").await > 0.0).then_some(())
     })
     .await;
+    assert_eq!(herald.unready().await.unwrap(), Vec::<String>::new(), "trouble of the provider is none of the sender");
     while Utc::now() < down_at + TimeDelta::seconds(12) {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -102,6 +105,37 @@ async fn what_the_provider_asked_to_come_later_waits_as_long_over_a_restart_and_
         assert_eq!(message["attempts"], 1, "a throttled call is no attempt: {message}");
     }
     for program in others.into_iter().chain([sender]) {
+        program.terminate().await;
+    }
+    world.clean_up().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sender_that_alone_does_not_reach_the_provider_says_so_and_costs_no_message() {
+    const CLIENTS: usize = 6_000;
+    let provider = vec![("HERALD_SIM_RATE", "150".to_owned())];
+    let world = World::new("t20_sick", Options { provider, ..Options::default() }).await;
+    let others = [world.start(&["api"]).await, world.start(&["scheduler"]).await, world.start(&["projector"]).await];
+    let well = world.start(&["sender"]).await;
+    let nobody = ("HERALD_PROVIDER_URL", format!("http://{}", e2e::free_addr()));
+    let mut sick = world.launch("herald", &["sender"], "sick", &[nobody]);
+    sick.ready().await;
+    world.import(&Audience::of(CLIENTS, 916, "all")).await;
+    let mailing = world.api.create_mailing(&json!({"text": TEXT, "filter": "all"})).await;
+    let asked_at = Utc::now();
+    eventually("the sick sender to say so", async || {
+        let unready = sick.unready().await?;
+        unready.iter().any(|reason| reason.contains("no lane is open while other senders call")).then_some(())
+    })
+    .await;
+    println!("it said so after {} s", (Utc::now() - asked_at).num_seconds());
+    assert_eq!(well.unready().await.unwrap(), Vec::<String>::new());
+    sick.terminate().await;
+
+    let shown = world.assert_conserved(&mailing, CLIENTS).await;
+    assert_eq!(shown["counts"]["succeeded"], CLIENTS, "{shown}");
+    assert_eq!(world.calls().await.doubled(), Vec::<i64>::new());
+    for program in others.into_iter().chain([well]) {
         program.terminate().await;
     }
     world.clean_up().await;
