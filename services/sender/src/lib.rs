@@ -25,6 +25,7 @@ mod settings;
 mod statuses;
 mod takeover;
 mod telling;
+mod texts;
 mod timing;
 mod watch;
 

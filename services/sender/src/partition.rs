@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::lanes::Shown;
 use crate::recovered::{Recovered, Statuses};
 use crate::replay::Replayed;
+use crate::texts::Texts;
 
 /// Messages taken in and not settled.
 const MAX_OPEN: usize = 1_000;
@@ -73,6 +74,7 @@ struct Inner {
     open: Option<Open>,
     /// Messages that wait for a slot, with their offsets.
     stash: VecDeque<(i64, MessageEvent)>,
+    texts: Texts,
     /// The lowest offset that may come.
     next: i64,
     /// The log went back: nothing more is taken in, and what is committed leads to a replay of all of it.
@@ -137,7 +139,7 @@ impl Partition {
 
     /// Takes a record from the consumer.
     pub(crate) fn take(&self, record: &Record) -> Result<(Intake, Vec<Opened>), DecodeError> {
-        let event = decode(record.payload.as_deref())?;
+        let mut event = decode(record.payload.as_deref())?;
         let mut inner = self.inner.lock().expect("not poisoned");
         if record.offset < inner.next {
             self.stop.cancel();
@@ -147,6 +149,7 @@ impl Partition {
             return Ok((Intake::More, vec![]));
         }
         inner.next = record.offset + 1;
+        inner.texts.share(&mut event);
         inner.stash.push_back((record.offset, event));
         let opened = self.fill(&mut inner);
         Ok((if inner.stash.len() < MAX_STASH { Intake::More } else { Intake::Full }, opened))
