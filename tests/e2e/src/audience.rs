@@ -25,6 +25,14 @@ impl Audience {
         self
     }
 
+    /// Adds `n` clients over these codes in turn.
+    pub fn over(mut self, n: usize, operator_codes: &[i64], tag: &str) -> Self {
+        for code in operator_codes.iter().cycle().take(n) {
+            self = self.and(1, *code, tag);
+        }
+        self
+    }
+
     pub(crate) fn csv(&self) -> String {
         format!("phone_number,mobile_operator_code,tag\n{}", self.lines)
     }

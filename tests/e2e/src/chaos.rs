@@ -4,6 +4,7 @@
 mod acts;
 mod journal;
 pub mod scores;
+mod trouble;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -32,6 +33,8 @@ pub struct Score {
     pub brokers: usize,
     /// The size of the mailing.
     pub clients: usize,
+    /// Its clients' operator codes, in turn.
+    pub codes: &'static [i64],
     /// From the mailing's creation to its end; else there is time for all.
     pub life: Option<Duration>,
     /// How the provider behaves: `HERALD_SIM_…`.
@@ -50,7 +53,7 @@ pub struct Score {
     pub acts: Vec<Act>,
     /// When.
     pub when: When,
-    /// What the judge asks of the run: `again`, `unknown`, `done`, `idle`, `back`, see `judge judge --help`.
+    /// What the judge asks of the run, see `judge judge --help`.
     pub targets: Vec<(&'static str, f64)>,
 }
 
@@ -122,9 +125,16 @@ pub async fn play(score: Score) {
 
     stage
         .world
-        .import(&Audience::of(score.clients, 916, "chaos").and(score.clients / 10, 917, "others").and(20, 918, "few"))
+        .import(
+            &Audience::default()
+                .over(score.clients, score.codes, "chaos")
+                .and(score.clients / 10, 917, "others")
+                .and(20, 918, "few")
+                .over(8, &[920, 921, 922, 923, 924, 925, 926, 927], "eight"),
+        )
         .await;
     stage.world.faults(stage.faults.clone()).await;
+    stage.journal.write("fault", "provider", "provider", &stage.faults.to_string());
     let sampler = stage.sampler();
     let mut request = json!({"text": "a text under fire", "filter": "chaos", "delivery": score.delivery});
     if let Some(life) = score.life {

@@ -1,6 +1,8 @@
 //! What a run measured, and whether that is within what was asked of it.
 
+mod limits;
 mod outages;
+mod phases;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -47,6 +49,30 @@ pub struct Targets {
     /// What the rate lacks of the full one 30 s after the provider's health, as a share.
     #[arg(long)]
     pub lacking: Option<f64>,
+    /// Seconds from the provider's health to the end of a mailing that came while it refused all.
+    #[arg(long)]
+    pub healed: Option<f64>,
+    /// What isn't used of the provider's limit, as a share.
+    #[arg(long)]
+    pub unused: Option<f64>,
+    /// Calls throttled by that limit, as a share.
+    #[arg(long)]
+    pub throttled: Option<f64>,
+    /// Messages that succeeded with more than one attempt.
+    #[arg(long)]
+    pub spent: Option<f64>,
+    /// What the rate of calls lacks while some calls fail: of those that aren't in the operator's lane that does, if it is one.
+    #[arg(long)]
+    pub slowed: Option<f64>,
+    /// Messages held because a lane was closed.
+    #[arg(long)]
+    pub closed: Option<f64>,
+    /// Seconds from one operator's health to the first call in its lane that is accepted.
+    #[arg(long)]
+    pub first_call: Option<f64>,
+    /// Seconds from a mailing's end to its last status.
+    #[arg(long)]
+    pub expired: Option<f64>,
 }
 
 /// One thing measured.
@@ -114,6 +140,8 @@ pub fn figures(evidence: &Evidence, targets: &Targets) -> Vec<Figure> {
         Figure::time("from a server's start to 90 % of the rate", back(evidence), targets.back),
     ];
     figures.extend(outages::figures(evidence, targets));
+    figures.extend(limits::figures(evidence, targets));
+    figures.extend(phases::figures(evidence, targets));
     figures
 }
 

@@ -11,8 +11,8 @@ use crate::program::Program;
 use crate::proxy::Way;
 use crate::servers::PostgresEnd;
 
-/// How long a process may take to come to the point at which it is to die.
-const CRASH_PATIENCE: Duration = Duration::from_secs(8);
+/// How long a process may take to come to the point at which it is to die: a mailing has a pass each ten seconds.
+const CRASH_PATIENCE: Duration = Duration::from_secs(15);
 /// A group takes 12 s to notice that a member was killed, and so long the next one gets none of its partitions.
 const REPLAY_PATIENCE: Duration = Duration::from_secs(30);
 /// Where those die whose offsets were deleted.
@@ -43,8 +43,14 @@ pub enum Act {
     /// All senders are killed and what their group has committed is deleted; those that follow die in the middle of their
     /// replay, so many times, each at a status that is drawn.
     Replays(usize),
-    /// The provider behaves like this for so long.
-    Provider(Value, Duration),
+    /// The provider behaves like this for so long. These are done meanwhile, one after the other.
+    Provider(Value, Duration, Vec<Act>),
+    /// A mailing is created, to the clients with this tag.
+    Mailing(&'static str),
+    /// So many of the role end in good order, and others take their places after this long.
+    Absent(&'static str, usize, Duration),
+    /// Nothing happens for this long.
+    Quiet(Duration),
 }
 
 /// What leads from one process to another.
@@ -92,7 +98,7 @@ impl Stage {
                     self.places[index].program.ready().await;
                     self.relieve_others(index).await;
                 }
-                self.small_mailing().await;
+                self.mail("few").await;
                 self.died(index, point).await;
                 self.replace(index, |program| async { program.kill() }).await;
             }
@@ -142,13 +148,35 @@ impl Stage {
                 self.journal.write("start", "postgres", "postgres", "");
             }
             Act::Replays(lives) => self.replays(*lives).await,
-            Act::Provider(rules, time) => {
+            Act::Provider(rules, time, meanwhile) => {
                 self.journal.write("fault", "provider", "provider", &rules.to_string());
                 self.world.faults(rules.clone()).await;
-                tokio::time::sleep(*time).await;
+                let until = Instant::now() + *time;
+                for act in meanwhile {
+                    Box::pin(self.perform(act)).await;
+                }
+                tokio::time::sleep_until(until.into()).await;
                 self.world.faults(self.faults.clone()).await;
                 self.journal.write("fault", "provider", "provider", &self.faults.to_string());
             }
+            Act::Mailing(tag) => self.mail(tag).await,
+            Act::Absent(role, count, time) => self.absent(role, *count, *time).await,
+            Act::Quiet(time) => tokio::time::sleep(*time).await,
+        }
+    }
+
+    async fn absent(&mut self, role: &str, count: usize, time: Duration) {
+        let mut vacant = vec![];
+        for _ in 0..count {
+            let place = self.places.remove(self.draw(role));
+            self.journal.write("term", place.role, &place.program.name, "");
+            in_good_order(place.program).await;
+            vacant.push((place.role, place.number, place.life + 1, place.env));
+        }
+        tokio::time::sleep(time).await;
+        for (role, number, life, env) in vacant {
+            let program = self.launch(role, number, life, &env);
+            self.places.push(Place { role, number, life, env, program });
         }
     }
 
@@ -237,9 +265,9 @@ impl Stage {
         self.journal.died(place.role, &place.program.name, point, reached);
     }
 
-    /// A mailing to a few, asked for until an api that is up takes it.
-    async fn small_mailing(&mut self) {
-        let request = json!({"text": "a text under fire", "filter": "few"});
+    /// A mailing, asked for until an api that is up takes it.
+    async fn mail(&mut self, tag: &str) {
+        let request = json!({"text": "a text under fire", "filter": tag});
         let created = eventually("an api to take a mailing", async || {
             let answer = self.world.api.send("POST", "/mailings", Some(&request)).await.ok()?;
             answer.status().is_success().then_some(answer)?.json::<Value>().await.ok()

@@ -7,11 +7,11 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
-use super::{Act, Link, Score, When};
+use super::{Act, Link, Score, When, trouble};
 use crate::{PostgresEnd, Way};
 
 /// Each by its name.
-pub const ALL: [&str; 14] = [
+pub const ALL: [&str; 21] = [
     "kills",
     "once",
     "crashes",
@@ -26,6 +26,13 @@ pub const ALL: [&str; 14] = [
     "brokers",
     "outage",
     "postgres",
+    "provider-outage",
+    "throttled",
+    "throttled-one",
+    "one-operator",
+    "spread",
+    "passes",
+    "end",
 ];
 
 /// Where processes die, and how often the point is passed in a second or so.
@@ -73,6 +80,7 @@ pub fn by_name(name: &str, seed: u64) -> Option<Score> {
         seed: Some(seed),
         brokers: 1,
         clients: 200_000,
+        codes: &[916],
         life: None,
         provider: vec![("HERALD_SIM_LATENCY", "50ms".to_owned()), ("HERALD_SIM_RATE", rate.to_string())],
         faults: Value::Array(vec![]),
@@ -194,7 +202,7 @@ pub fn by_name(name: &str, seed: u64) -> Option<Score> {
                 ..base("postgres", 1_500, acts)
             }
         }
-        _ => return None,
+        _ => return trouble::by_name(name, &base),
     })
 }
 
