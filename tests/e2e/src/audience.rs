@@ -25,10 +25,13 @@ impl Audience {
         self
     }
 
-    /// Adds `n` clients over these codes in turn.
+    /// Adds `n` clients over these codes in turn. Their phones have their codes, by which the provider tells operators.
     pub fn over(mut self, n: usize, operator_codes: &[i64], tag: &str) -> Self {
-        for code in operator_codes.iter().cycle().take(n) {
-            self = self.and(1, *code, tag);
+        for (number, code) in (0..n).zip(operator_codes.iter().cycle()) {
+            let own = i64::try_from(number).unwrap() * 7_919 % 10_000_000;
+            let phone = 70_000_000_000 + code * 10_000_000 + own;
+            assert!(self.phones.insert(phone), "it has a client with this phone");
+            writeln!(self.lines, "{phone},{code},{tag}").unwrap();
         }
         self
     }

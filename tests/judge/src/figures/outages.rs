@@ -68,7 +68,7 @@ fn joined(mut ranges: Vec<Range<i64>>) -> Vec<Range<i64>> {
     joined
 }
 
-fn exhausted(evidence: &Evidence, outages: &[Range<i64>]) -> f64 {
+pub(super) fn exhausted(evidence: &Evidence, outages: &[Range<i64>]) -> f64 {
     let meanwhile = |at: i64| outages.iter().any(|outage| (outage.start..outage.end + GIVEN_UP_BY_IT).contains(&at));
     let settled = evidence.status_events.iter().filter(|record| record.visible && meanwhile(record.at));
     let exhausted = settled.filter_map(|record| record.event.as_ref()).filter(|event| event.settles());

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::evidence::{Call, Evidence};
 use crate::faults::Faults;
+use crate::figures::outages::exhausted;
 use crate::figures::{Figure, SECOND, Targets, seconds};
 use crate::ids::MessageId;
 
@@ -60,12 +61,15 @@ pub(super) fn figures(evidence: &Evidence, targets: &Targets) -> Vec<Figure> {
     let partial: Vec<&Phase> = phases.iter().skip(1).filter(|phase| phase.is_partial()).collect();
     let slowed = partial.iter().filter_map(|phase| slowed(evidence, &codes, phase)).reduce(f64::max);
     let one = partial.iter().filter(|phase| !phase.operator_codes().is_empty());
-    let first_call = one.filter_map(|phase| first_call(evidence, &codes, phase)).reduce(f64::max);
+    let one: Vec<&&Phase> = one.collect();
+    let exhausted = one.iter().map(|phase| exhausted(evidence, std::slice::from_ref(&phase.time))).reduce(f64::max);
+    let first_call = one.iter().filter_map(|phase| first_call(evidence, &codes, phase)).reduce(f64::max);
     let closed =
         evidence.status_events.iter().filter(|record| record.visible).filter_map(|record| record.event.as_ref());
     let closed = closed.filter(|event| event.status == "held" && event.reason() == Some("outage")).count() as f64;
     let all = [
         (Figure::count("what the rate lacks while some calls fail".to_owned(), slowed, targets.slowed), targets.slowed),
+        (Figure::count("messages exhausted by one operator's trouble".to_owned(), exhausted, targets.exhausted), None),
         (
             Figure::time("from one operator's health to its first call", first_call, targets.first_call),
             targets.first_call,
