@@ -119,10 +119,10 @@ impl Sampler {
         let now = Instant::now();
         let calls = counts.iter().map(|count| count.calls).collect();
         let pace = state.pace.sample(calls, unread + open == 0, now);
-        let for_pages = counts.iter().map(|count| open_for_pages(count.open, count.calling, &count.closed)).sum();
+        let lying = counts.iter().map(|it| it.unread + open_for_pages(it.open, it.calling, &it.closed)).collect();
         state.closed = ClosedLanes { by_partition: counts.into_iter().map(|count| count.closed).collect() };
         let closed = state.closed.all();
-        state.conveyor = Conveyor { partitions: partitions.len() as u64, unread, open: for_pages, pace, closed };
+        state.conveyor = Conveyor { lying, unread, pace, closed };
         (state.sampled_at, state.planned) = (Some(now), 0);
         self.metrics.unread.set(unread.cast_signed());
         self.metrics.open.set(open.cast_signed());

@@ -19,14 +19,12 @@ const FIRST_LIMIT: u64 = 1_000;
 const MAX_LIMIT: u64 = 200_000;
 
 /// The conveyor at one moment, over all partitions of message-events.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Conveyor {
-    /// Partitions there are.
-    pub partitions: u64,
+    /// What lies in each partition: unread, or taken in and not settled, as [`open_for_pages`] counts it.
+    pub lying: Vec<u64>,
     /// Records between the senders' positions and the ends.
     pub unread: u64,
-    /// Messages taken in and not settled, as [`open_for_pages`] counts them.
-    pub open: u64,
     /// Calls that began in the last second in which something was open, a second; none: no pace was measured yet. Calls and
     /// not settlements: holding a message is no progress.
     pub pace: Option<u64>,
@@ -51,7 +49,19 @@ impl Conveyor {
     /// What may lie on the conveyor: two seconds of work, so that hardly a message waits until it isn't valid any more; one a
     /// partition at the least, 200,000 at the most.
     pub fn limit(&self) -> u64 {
-        self.pace.map_or(FIRST_LIMIT, |pace| (2 * pace).max(self.partitions)).min(MAX_LIMIT)
+        self.pace.map_or(FIRST_LIMIT, |pace| (2 * pace).max(self.partitions())).min(MAX_LIMIT)
+    }
+
+    fn partitions(&self) -> u64 {
+        self.lying.len().max(1) as u64
+    }
+
+    /// What lies there, with no more of a partition than its part of the limit: a page fills all of them, and a sender that is
+    /// slower than the others, or dead, must not let those starve. None: it is six times the limit, twelve seconds of work.
+    fn full(&self) -> Option<u64> {
+        let part = self.limit().div_ceil(self.partitions());
+        let all: u64 = self.lying.iter().sum();
+        (all < 6 * self.limit()).then(|| self.lying.iter().map(|lying| part.min(*lying)).sum())
     }
 
     /// How many clients the next page may plan, if it is worth planning one now.
@@ -63,7 +73,7 @@ impl Conveyor {
             let room = part(CLOSED_PAGE.saturating_sub(ahead));
             return (due && room > 0).then_some(room);
         }
-        let room = part(self.limit().saturating_sub(ahead + self.open));
+        let room = part(self.limit().saturating_sub(self.full()? + share.planned_since));
         let least = if ahead > 0 { MIN_PAGE.min(self.limit() / 4).max(1) } else { 1 };
         (room >= least).then_some(room.min(MAX_PAGE))
     }
@@ -103,7 +113,9 @@ mod tests {
     }
 
     fn conveyor(unread: u64, open: u64, pace: impl Into<Option<u64>>) -> Conveyor {
-        Conveyor { partitions: 12, unread, open, pace: pace.into(), closed: false }
+        let even = |all: u64| (0..12).map(move |number| all / 12 + u64::from(number < all % 12));
+        let lying = even(unread + open).collect();
+        Conveyor { lying, unread, pace: pace.into(), closed: false }
     }
 
     #[test]
@@ -126,6 +138,25 @@ mod tests {
         for (name, conveyor, share, expected) in cases {
             assert_eq!(conveyor.page(share), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn partitions_that_nobody_empties_leave_room_for_the_others_up_to_six_times_the_limit() {
+        let crowded = |number: u64, each: u64| {
+            let lying = (0..12).map(|partition| if partition < number { each } else { 0 }).collect();
+            Conveyor { lying, unread: number * each, pace: Some(600), closed: false }
+        };
+        let cases = [
+            ("nothing lies there", crowded(0, 0), Some(1_200)),
+            ("a third is full", crowded(4, 100), Some(800)),
+            ("and fuller", crowded(4, 500), Some(800)),
+            ("six times the limit", crowded(4, 1_800), None),
+            ("all are full", crowded(12, 100), None),
+        ];
+        for (name, conveyor, expected) in cases {
+            assert_eq!(conveyor.page(share(6, 0)), expected, "{name}");
+        }
+        assert_eq!(crowded(4, 500).page(share(6, 800)), None, "what was planned since may lie anywhere");
     }
 
     #[test]

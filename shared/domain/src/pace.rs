@@ -65,9 +65,10 @@ impl Pace {
         Some(curve.min(cut.before.max(2.0 * self.observed(now))).max(LEAST))
     }
 
-    /// Calls a second that began in the last five seconds.
+    /// Calls a second that began: in the last five seconds, for after a lull the last one says too little, or in the last whole
+    /// one, for of a pace that rises five say too little.
     pub fn observed(&self, now: Duration) -> f64 {
-        self.begun.rate(now)
+        self.begun.rate(now).max(self.begun.rate_of_last(2, now))
     }
 
     /// The share of the last second's answers that was throttled.

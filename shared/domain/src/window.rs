@@ -40,6 +40,14 @@ impl<const SLICES: usize> Window<SLICES> {
         f64::from(self.count(now)) / since.as_secs_f64()
     }
 
+    /// How many a second over the last so many slices that are over.
+    pub(crate) fn rate_of_last(&self, slices: u64, now: Duration) -> f64 {
+        let current = self.index(now);
+        let slice = |index: u64| self.counts[(index % SLICES as u64) as usize];
+        let counted = (current.saturating_sub(slices)..current).filter(|index| *index <= self.newest).map(slice);
+        f64::from(counted.sum::<u32>()) / (self.slice.as_secs_f64() * slices as f64)
+    }
+
     pub(crate) fn clear(&mut self) {
         self.counts = [0; SLICES];
     }

@@ -6,11 +6,8 @@ mod journal;
 pub mod scores;
 mod trouble;
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use events::topics::Topic;
-use kafka::Isolation;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -272,7 +269,7 @@ impl Stage {
         // The senders first: what they still write must reach the tables.
         let (senders, others) = self.places.drain(..).partition(|place| place.role == "sender");
         self.end(senders).await;
-        self.projected().await;
+        self.world.projected().await;
         self.end(others).await;
         let mut args = self.judge_args("judge");
         let folder = self.world.folder();
@@ -300,20 +297,5 @@ impl Stage {
         for place in places {
             place.program.ended().await;
         }
-    }
-
-    /// Waits until every status is in the tables.
-    async fn projected(&self) {
-        let mut ends: BTreeMap<i32, i64> = BTreeMap::new();
-        for record in self.world.records(Topic::StatusEvents, Isolation::Committed).await {
-            ends.insert(record.partition, record.offset + 1);
-        }
-        eventually("the projector to write all", async || {
-            let query = "SELECT partition, next_offset FROM projector_offsets";
-            let written: Vec<(i32, i64)> = sqlx::query_as(query).fetch_all(&self.world.db).await.ok()?;
-            let written: BTreeMap<i32, i64> = written.into_iter().collect();
-            ends.iter().all(|(partition, end)| written.get(partition) >= Some(end)).then_some(())
-        })
-        .await;
     }
 }

@@ -5,7 +5,7 @@ use events::{MessageEvent, StatusEvent, decode};
 use kafka::Isolation;
 use serde_json::Value;
 
-use crate::World;
+use crate::{World, eventually};
 
 const TERMINAL: [&str; 5] = ["succeeded", "failed", "expired", "cancelled", "unknown"];
 
@@ -29,6 +29,41 @@ impl World {
         planned.extend(settled_unsent.filter(|message| !with_record.contains(message)));
         planned.sort_unstable();
         planned
+    }
+
+    /// What the projector writes, row by row.
+    pub async fn projected_rows(&self) -> Vec<String> {
+        let mut rows = Vec::new();
+        for (table, key) in [
+            ("messages", "mailing_no, client_no"),
+            ("steps", "mailing_no, client_no, status_partition, status_offset"),
+            ("held", "mailing_no, client_no"),
+            ("mailing_counts", "mailing_no, partition, status"),
+            ("held_counts", "mailing_no, partition, reason"),
+            ("mailing_settled_rounds", "mailing_no, partition"),
+            ("projector_offsets", "partition"),
+        ] {
+            let query = format!("SELECT '{table}' || row_to_json({table})::text FROM {table} ORDER BY {key}");
+            rows.extend(sqlx::query_scalar::<_, String>(sqlx::AssertSqlSafe(query)).fetch_all(&self.db).await.unwrap());
+        }
+        // A count that came down to nothing needs no row.
+        rows.retain(|row| !row.ends_with("\"n\":0}"));
+        rows
+    }
+
+    /// Waits until every status is in the tables.
+    pub async fn projected(&self) {
+        let mut ends: BTreeMap<i32, i64> = BTreeMap::new();
+        for record in self.records(Topic::StatusEvents, Isolation::Committed).await {
+            ends.insert(record.partition, record.offset + 1);
+        }
+        eventually("the projector to write all", async || {
+            let query = "SELECT partition, next_offset FROM projector_offsets";
+            let written: Vec<(i32, i64)> = sqlx::query_as(query).fetch_all(&self.db).await.ok()?;
+            let written: BTreeMap<i32, i64> = written.into_iter().collect();
+            ends.iter().all(|(partition, end)| written.get(partition) >= Some(end)).then_some(())
+        })
+        .await;
     }
 
     /// The rows of a mailing: status by message id.

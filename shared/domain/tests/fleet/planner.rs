@@ -76,16 +76,17 @@ impl World {
         let unread = |(log, commit): (&Vec<Message>, &crate::world::Commit)| log.len() - commit.position;
         let unread: usize = self.messages.iter().zip(&self.committed).map(unread).sum();
         let open: usize = self.committed.iter().map(|commit| commit.open).sum();
-        let for_pages =
-            |commit: &crate::world::Commit| open_for_pages(commit.open as u64, commit.calling as u64, &commit.closed);
+        let lying = |(log, commit): (&Vec<Message>, &crate::world::Commit)| {
+            let open = open_for_pages(commit.open as u64, commit.calling as u64, &commit.closed);
+            (log.len() - commit.position) as u64 + open
+        };
         memory.closed =
             ClosedLanes { by_partition: self.committed.iter().map(|commit| commit.closed.clone()).collect() };
         let calls = self.committed.iter().map(|commit| commit.calls).collect();
         let pace = memory.meter.sample(calls, unread + open > 0, self.now);
         memory.conveyor = Conveyor {
-            partitions: u64::from(self.config.partitions),
+            lying: self.messages.iter().zip(&self.committed).map(lying).collect(),
             unread: unread as u64,
-            open: self.committed.iter().map(for_pages).sum(),
             pace,
             closed: memory.closed.all(),
         };

@@ -111,7 +111,7 @@ pub(super) fn by_name(name: &str, base: &impl Fn(&'static str, u32, Vec<Act>) ->
             let without_kafka = vec![Act::Quiet(seconds(5)), Act::KillKafka(seconds(30))];
             acts.push(Act::Provider(json!([{"fault": "outage"}]), seconds(50), without_kafka));
             Score {
-                clients: 120_000,
+                clients: 26_000,
                 faults: json!([{"fault": {"retry_after": {"status": 429, "seconds": 7}}, "probability": 0.3}]),
                 instances: true,
                 when: When::After(100..500),

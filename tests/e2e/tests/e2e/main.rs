@@ -28,3 +28,4 @@ mod t17_relay_stopped;
 mod t18_replan;
 mod t19_instance;
 mod t20_provider_trouble;
+mod t21_waiting_rebuilt;

@@ -7,6 +7,7 @@ mod good;
 mod planning;
 mod sending;
 mod settling;
+mod trouble;
 mod waiting;
 mod watching;
 
