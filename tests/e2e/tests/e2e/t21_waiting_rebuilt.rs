@@ -2,7 +2,7 @@
 
 use chrono::{TimeDelta, Utc};
 use events::topics::Topic;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use e2e::{Audience, Options, Servers, World, eventually};
 
@@ -27,6 +27,14 @@ async fn held_rows_and_later_rounds_are_the_same_after_a_rebuild_a_recovery_and_
     servers.stop_postgres().await;
     servers.back_up_postgres();
     servers.start_postgres().await;
+    // What the restored Postgres won't know of.
+    let in_an_hour = Utc::now() + TimeDelta::hours(1);
+    let later = json!({"text": TEXT, "filter": "told", "starts_at": in_an_hour});
+    let lost = eventually("the api to have its Postgres", async || {
+        let answer = world.api.send("POST", "/mailings", Some(&later)).await.ok()?;
+        answer.status().is_success().then_some(answer)?.json::<Value>().await.ok()
+    })
+    .await;
     eventually("some to be held in a later round", async || {
         let query = "SELECT count(*) FROM held WHERE round > 1";
         let held: i64 = sqlx::query_scalar(query).fetch_one(&world.db).await.ok()?;
@@ -50,7 +58,8 @@ async fn held_rows_and_later_rounds_are_the_same_after_a_rebuild_a_recovery_and_
     servers.restore_postgres();
     servers.start_postgres().await;
     println!("{}", world.run(&["recover"], &[]).await.unwrap());
-    assert_ne!(world.projected_rows().await, before, "it went back");
+    assert_eq!(world.api.mailing(lost["id"].as_str().unwrap()).await["state"], "scheduled", "it is there again");
+    assert!(world.projected_rows().await != before, "it went back");
     projector = world.start(&["projector"]).await;
     eventually("the log to make it the same", async || (world.projected_rows().await == before).then_some(())).await;
 
@@ -63,7 +72,12 @@ async fn held_rows_and_later_rounds_are_the_same_after_a_rebuild_a_recovery_and_
     let (said, ()) =
         tokio::join!(async { world.run(&["replan", &mailing], &[]).await.unwrap() }, scheduler.terminate());
     println!("{said}");
-    assert_eq!(world.projected_rows().await, before, "nothing was planned again that is held");
+    world.projected().await;
+    // The verb ends what its predecessors left open, which takes offsets.
+    let of_messages = |row: &&String| !row.starts_with("projector_offsets");
+    let now = world.projected_rows().await;
+    let differ = now.iter().filter(of_messages).zip(before.iter().filter(of_messages)).find(|(now, then)| now != then);
+    assert_eq!(differ, None, "nothing was planned again that is held");
     world.faults(json!([])).await;
     let (scheduler, sender) = (world.start(&["scheduler"]).await, world.start(&["sender"]).await);
     let shown = world.assert_conserved(&mailing, CLIENTS).await;
