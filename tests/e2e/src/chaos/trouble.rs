@@ -102,20 +102,26 @@ pub(super) fn by_name(name: &str, base: &impl Fn(&'static str, u32, Vec<Act>) ->
                 )
             }
         }
-        // Three of ten calls are told to come back in 7 s, so they are held and planned again all the time. Each role dies over
-        // that, ten times at each point; then there is no projector for a while, and no Kafka while the provider is down.
+        // One operator is down for five seconds, again and again, so that its messages are held, and planned again in numbers. Each
+        // role dies over that, ten times at each point, in the trouble and behind it; then there is no projector for a while, and
+        // no Kafka while the provider is down.
         "passes" => {
-            let crash = |(role, point, passings)| std::iter::repeat_n(Act::Crash(role, point, passings), MOMENTS);
-            let mut acts: Vec<Act> = POINTS.into_iter().flat_map(crash).collect();
-            acts.push(Act::Absent("projector", 2, seconds(25)));
+            let down = json!([{"fault": {"status": 500}, "operator_codes": [FIVE[0]]}]);
+            let crashes = |(role, point, passings)| {
+                let crash = Act::Crash(role, point, passings);
+                let meanwhile = Act::Provider(down.clone(), seconds(5), vec![crash.clone()]);
+                std::iter::repeat_n([meanwhile, crash], MOMENTS / 2).flatten()
+            };
+            let mut acts: Vec<Act> = POINTS.into_iter().flat_map(crashes).collect();
+            acts.push(Act::Provider(down.clone(), seconds(30), vec![Act::Absent("projector", 2, seconds(25))]));
             let without_kafka = vec![Act::Quiet(seconds(5)), Act::KillKafka(seconds(30))];
             acts.push(Act::Provider(json!([{"fault": "outage"}]), seconds(50), without_kafka));
             Score {
-                clients: 26_000,
-                faults: json!([{"fault": {"retry_after": {"status": 429, "seconds": 7}}, "probability": 0.3}]),
+                clients: 100_000,
+                codes: FIVE,
                 instances: true,
                 when: When::After(100..500),
-                ..base("passes", 150, acts)
+                ..base("passes", 200, acts)
             }
         }
         // A million clients, and the end comes after a tenth of them.
