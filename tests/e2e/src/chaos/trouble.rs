@@ -121,7 +121,7 @@ pub(super) fn by_name(name: &str, base: &impl Fn(&'static str, u32, Vec<Act>) ->
                 codes: FIVE,
                 instances: true,
                 when: When::After(100..500),
-                ..base("passes", 200, acts)
+                ..base("passes", 100, acts)
             }
         }
         // A million clients, and the end comes after a tenth of them.
