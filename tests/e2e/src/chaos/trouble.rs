@@ -117,7 +117,7 @@ pub(super) fn by_name(name: &str, base: &impl Fn(&'static str, u32, Vec<Act>) ->
             let without_kafka = vec![Act::Quiet(seconds(5)), Act::KillKafka(seconds(30))];
             acts.push(Act::Provider(json!([{"fault": "outage"}]), seconds(50), without_kafka));
             Score {
-                clients: 100_000,
+                clients: 65_000,
                 codes: FIVE,
                 instances: true,
                 when: When::After(100..500),
