@@ -82,9 +82,8 @@ impl Membership {
             .set("fetch.queue.backoff.ms", "50")
             .set("queued.min.messages", "2000")
             .set("queued.max.messages.kbytes", "8192")
-            // Of a partition at once, compressed: what was read is thrown away when it is paused, and one text repeated
-            // compresses twentyfold.
-            .set("fetch.message.max.bytes", "131072")
+            // Of a partition at once, compressed. An eighth of it means more fetches: measured, a tenth more CPU a message.
+            .set("fetch.message.max.bytes", "1048576")
             .set("statistics.interval.ms", "5000");
         let instance = Instance::of(cluster, settings.topic, &mut config);
         let topic = cluster.topics.name(settings.topic);
