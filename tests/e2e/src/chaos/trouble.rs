@@ -102,9 +102,9 @@ pub(super) fn by_name(name: &str, base: &impl Fn(&'static str, u32, Vec<Act>) ->
                 )
             }
         }
-        // One operator is down for five seconds, again and again, so that its messages are held, and planned again in numbers. Each
-        // role dies over that, ten times at each point, in the trouble and behind it; then there is no projector for a while, and
-        // no Kafka while the provider is down.
+        // One operator is down for five seconds, again and again, so that its messages are held, and planned again in
+        // numbers. Each role dies over that, ten times at each point, in the trouble and behind it; then there is no
+        // projector for a while, and no Kafka while the provider is down.
         "passes" => {
             let down = json!([{"fault": {"status": 500}, "operator_codes": [FIVE[0]]}]);
             let crashes = |(role, point, passings)| {

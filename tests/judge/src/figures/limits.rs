@@ -53,7 +53,10 @@ impl Use {
         };
         let changes = evidence.journal.iter().filter(|entry| entry.is("sender", &["start", "term", "kill"]));
         let changes: Vec<i64> = changes.map(|entry| entry.at).collect();
-        let end = evidence.calls.iter().filter(|call| call.accepted).map(|call| call.begun_at).max().unwrap_or(0);
+        // Behind the last page some senders have nothing left to call.
+        let first_rounds = evidence.message_events.iter().filter(|record| record.visible);
+        let first_rounds = first_rounds.filter(|record| record.event.as_ref().is_some_and(|event| event.round == 1));
+        let end = first_rounds.map(|record| record.at).max().unwrap_or(0);
         let is_calm = |from: i64| {
             let changed = changes.iter().any(|at| (from - SHARED_AFTER..from + SECOND).contains(at));
             from >= first + FOUND_AFTER && from + 3 * SECOND < end.min(phase.time.end) && !changed

@@ -62,6 +62,8 @@ fn near(figure: &Figure, expected: f64) {
 fn throttled() -> Evidence {
     let mut run = Evidence::default();
     let rules = json!([{"fault": {"status": 429}, "over_per_second": 10}]);
+    // The last page.
+    run.message_events.push(Record { at: T + 100 * S, ..planned(916) });
     run.journal.push(entry(T, "fault", "provider", Some(rules)));
     calls(&mut run, 0..60, 10, &[916], "ok");
     calls(&mut run, 60..100, 5, &[916], "ok");
@@ -80,6 +82,11 @@ fn a_limit_is_measured_once_the_senders_may_know_it() {
     assert!(unused.to_string().contains("over 51 s"), "neither the second of it nor the 15 s behind it: {unused}");
     let asked = Targets { unused: Some(0.1), ..Targets::default() };
     assert!(!figure(&run, &asked, "used of the limit").holds());
+    run.message_events[0].at = T + 50 * S;
+    assert!(
+        figure(&run, &targets, "used of the limit").to_string().contains("over 17 s"),
+        "then there is less to call"
+    );
     run.calls.retain(|call| call.begun_at < T + 20 * S);
     assert!(!figure(&run, &asked, "used of the limit").holds(), "what was asked for and can't be measured isn't met");
     assert!(!figure(&Evidence::default(), &asked, "used of the limit").holds());
