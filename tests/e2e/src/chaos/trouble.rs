@@ -119,6 +119,8 @@ pub(super) fn by_name(name: &str, base: &impl Fn(&'static str, u32, Vec<Act>) ->
             Score {
                 clients: 65_000,
                 codes: FIVE,
+                // What a provider of a hundred a second answers in time.
+                calls: 30,
                 instances: true,
                 when: When::After(100..500),
                 ..base("passes", 100, acts)
