@@ -5,6 +5,7 @@
 //! The same rule runs over all calls together, so a small mailing over many codes notices an outage too. Instants are what
 //! has passed on a monotonic clock since the process began.
 
+mod blame;
 mod breaker;
 mod state;
 mod view;
@@ -16,6 +17,7 @@ use crate::client::OperatorCode;
 use crate::delivery::Outcome;
 use crate::pace::Pace;
 use crate::status::Reason;
+use blame::{Blame, blame};
 use breaker::{Breaker, closing_reason};
 pub use view::{Closed, ClosedLanes, LaneView};
 
@@ -34,10 +36,6 @@ const UNREADABLE_ROW: u32 = 20;
 const AMBIGUOUS_PROBE_WAIT: Duration = Duration::from_secs(8);
 /// So many bad probes in a row close all lanes again, while none is open.
 const BAD_PROBES: u32 = 5;
-/// How improbable it must be that one lane has all the 429s by chance.
-const BY_CHANCE: f64 = 0.01;
-/// With so many 429s or more, all of one lane, it is not waited for more of them: it has most of the calls.
-const MANY_THROTTLED: u32 = 7;
 
 /// All lanes of a sender, and its pace.
 #[derive(Clone, Debug, Default)]
@@ -59,15 +57,6 @@ pub struct Lanes {
 struct AllClosed {
     reason: Reason,
     probes: Probes,
-}
-
-enum Blame {
-    /// The pace is too fast for the provider.
-    Pace,
-    /// Only this lane's calls are throttled.
-    Lane(OperatorCode),
-    /// So far only one lane's, but that may be chance.
-    Unclear,
 }
 
 /// What may be called now.
@@ -163,7 +152,7 @@ impl Lanes {
             }
         }
         if self.pace.answered(throttled, now) {
-            match self.blame(now) {
+            match blame(&self.lanes, now) {
                 Blame::Lane(code) => {
                     self.pace.forgive();
                     self.close(code, &Reason::Throttled, now);
@@ -349,24 +338,6 @@ impl Lanes {
             self.close_all(&Reason::Configuration, now);
         } else if self.unreadable_row >= UNREADABLE_ROW {
             self.close_all(&Reason::Contract, now);
-        }
-    }
-
-    /// Whose the 429s of the last ten seconds are.
-    fn blame(&self, now: Duration) -> Blame {
-        let answered: u32 = self.lanes.values().map(|lane| lane.answered.count(now)).sum();
-        let mut throttled = self.lanes.iter().filter(|(_, lane)| lane.throttled.count(now) > 0);
-        let (Some((code, lane)), None) = (throttled.next(), throttled.next()) else { return Blame::Pace };
-        let (own, count) = (lane.answered.count(now), lane.throttled.count(now));
-        let by_chance = (f64::from(own) / f64::from(answered)).powf(f64::from(count));
-        if own == answered || lane.is_closed() {
-            Blame::Pace
-        } else if by_chance < BY_CHANCE {
-            Blame::Lane(*code)
-        } else if count < MANY_THROTTLED {
-            Blame::Unclear
-        } else {
-            Blame::Pace
         }
     }
 
