@@ -207,7 +207,7 @@ impl Stage {
         self.world.launch("herald", &[role], &name, &[env, provider.as_slice()].concat())
     }
 
-    /// How many messages of the mailing have a settling status; 0 while Postgres is away.
+    /// How many rounds of the mailing's messages are settled, those that were held included; 0 while Postgres is away.
     async fn settled(&self, mailing: &str) -> usize {
         let query = "SELECT coalesce(sum(n), 0)::bigint FROM mailing_settled_rounds JOIN mailings USING (mailing_no)
                      WHERE id = $1::uuid";
@@ -289,6 +289,7 @@ impl Stage {
         println!("{}", String::from_utf8_lossy(&judged.stdout));
         assert!(judged.status.success(), "the judge objects: {}", String::from_utf8_lossy(&judged.stderr));
     }
+
     async fn end(&self, places: Vec<Place>) {
         for place in &places {
             self.journal.write("term", place.role, &place.program.name, "");

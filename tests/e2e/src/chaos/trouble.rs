@@ -117,7 +117,8 @@ pub(super) fn by_name(name: &str, base: &impl Fn(&'static str, u32, Vec<Act>) ->
             let without_kafka = vec![Act::Quiet(seconds(5)), Act::KillKafka(seconds(30))];
             acts.push(Act::Provider(json!([{"fault": "outage"}]), seconds(50), without_kafka));
             Score {
-                clients: 65_000,
+                // For seven minutes of acts, and two that show that it goes on.
+                clients: 55_000,
                 codes: FIVE,
                 // What a provider of a hundred a second answers in time.
                 calls: 30,
