@@ -207,9 +207,10 @@ impl Stage {
         self.world.launch("herald", &[role], &name, &[env, provider.as_slice()].concat())
     }
 
-    /// How many rounds of the mailing's messages are settled, those that were held included; 0 while Postgres is away.
+    /// How many of the mailing's messages came back from a sender at least once; 0 while Postgres is away.
     async fn settled(&self, mailing: &str) -> usize {
-        let query = "SELECT coalesce(sum(n), 0)::bigint FROM mailing_settled_rounds JOIN mailings USING (mailing_no)
+        let query =
+            "SELECT coalesce(sum(n - again), 0)::bigint FROM mailing_settled_rounds JOIN mailings USING (mailing_no)
                      WHERE id = $1::uuid";
         let settled = sqlx::query_scalar::<_, i64>(query).bind(mailing).fetch_one(&self.world.db).await;
         usize::try_from(settled.unwrap_or(0)).unwrap()
