@@ -229,7 +229,7 @@ impl Stage {
                 return;
             }
             if started.elapsed() > PATIENCE {
-                panic!("the mailing isn't finished, {} are settled", self.settled(mailing).await);
+                panic!("the mailing isn't finished, {} have come back", self.settled(mailing).await);
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }

@@ -117,7 +117,7 @@ pub(super) fn by_name(name: &str, base: &impl Fn(&'static str, u32, Vec<Act>) ->
             let without_kafka = vec![Act::Quiet(seconds(5)), Act::KillKafka(seconds(30))];
             acts.push(Act::Provider(json!([{"fault": "outage"}]), seconds(50), without_kafka));
             Score {
-                // For seven minutes of acts, and two that show that it goes on.
+                // For seven minutes of acts, and some that show that it goes on: a mailing is waited for for five.
                 clients: 58_000,
                 codes: FIVE,
                 // What a provider of a hundred a second answers in time.
