@@ -111,6 +111,7 @@ impl Relay {
             self.heartbeat.beat();
             let rows = within(outbox::oldest(&mut db, BATCH)).await?;
             if rows.is_empty() {
+                producer.check()?;
                 self.readiness.ready();
                 if let Ok(notified) = tokio::time::timeout(POLL, listener.try_recv()).await {
                     notified.context("listen to Postgres")?;
@@ -189,6 +190,12 @@ impl Relay {
         tokio::task::spawn_blocking(move || {
             let producer = TransactionalProducer::new(&kafka, &kafka.topics.relay_id())?.stopped_by(&stop);
             producer.init(INIT_TIMEOUT)?;
+            let (database, partition) = kafka::database_partition(&kafka.topics);
+            let events = kafka.topics.name(Topic::MailingEvents);
+            let shards = 0..kafka.topics.shards().cast_signed();
+            let mut written: Vec<(&str, i32)> = shards.map(|shard| (events.as_str(), shard)).collect();
+            written.push((&database, partition));
+            producer.close(&written)?;
             kafka::Result::Ok(producer)
         })
         .await?

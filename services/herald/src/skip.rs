@@ -27,7 +27,7 @@ fn skip(settings: &cli::Skip) -> anyhow::Result<()> {
     ensure!(found.is_some(), "{name} has the partitions 0 to {}", partitions.len() - 1);
     let position = found.map_or(0, |at| at.committed.as_ref().map_or(at.low, |(offset, _)| (*offset).max(at.low)));
 
-    let log = TableReader::from_offset(&client, &name, partition, position, Isolation::Committed)?;
+    let log = TableReader::from_offsets(&client, &name, &[(partition, position)], Isolation::Committed)?;
     let end = log.ends(TIMEOUT)?[0];
     let before = settings.before.unwrap_or(end);
     ensure!(before <= end, "{name} partition {partition} ends at {end}: nobody can have looked at what comes later");

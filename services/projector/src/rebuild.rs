@@ -109,6 +109,6 @@ fn doubt(client: &kafka::Cluster, known: &KnownLog, end: Option<i64>) -> anyhow:
 
 fn read_from(client: &kafka::Cluster, partition: i32, offset: i64) -> anyhow::Result<Option<kafka::Record>> {
     let topic = client.topics.name(Topic::StatusEvents);
-    let reader = TableReader::from_offset(client, &topic, partition, offset, Isolation::Committed)?;
+    let reader = TableReader::from_offsets(client, &topic, &[(partition, offset)], Isolation::Committed)?;
     Ok(reader.poll(KAFKA_TIMEOUT)?)
 }

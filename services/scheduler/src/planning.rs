@@ -85,6 +85,7 @@ impl Planner {
     /// Gives each live mailing its turn. Returns how long to wait before the next sweep.
     pub(crate) fn sweep(&mut self) -> Result<Duration, Trouble> {
         let context = Arc::clone(&self.context);
+        self.producer.check()?;
         let (shard, now) = (self.shard, Utc::now());
         let horizon = now + 2 * IDLE;
         let mut live = context.runtime.block_on(async {

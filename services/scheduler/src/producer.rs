@@ -37,17 +37,17 @@ impl ShardProducer {
     }
 }
 
-/// Fences older owners of the shard and aborts what they left open; then its logs can be read. Blocks.
+/// Fences older owners of the shard and ends what they left open; then its logs can be read. Blocks.
 pub(crate) fn fence(producer: &TransactionalProducer, kafka: &Cluster, shard: i32) -> anyhow::Result<()> {
     producer.init(INIT_TIMEOUT).context("init_transactions")?;
     let progress = kafka.topics.name(Topic::PlanningProgress);
     let messages = kafka.topics.name(Topic::MessageEvents);
     let statuses = kafka.topics.name(Topic::StatusEvents);
     let partitions = 0..kafka.topics.partitions(Topic::MessageEvents).cast_signed();
-    let mut written: Vec<(&str, i32)> =
-        partitions.flat_map(|partition| [(messages.as_str(), partition), (statuses.as_str(), partition)]).collect();
+    let of = |topic| partitions.clone().map(move |partition| (topic, partition));
+    let mut written: Vec<(&str, i32)> = of(messages.as_str()).chain(of(statuses.as_str())).collect();
     written.push((&progress, shard));
     let (database, partition) = kafka::database_partition(&kafka.topics);
     written.push((&database, partition));
-    producer.abort_hanging(&written).context("abort what hangs")
+    producer.close(&written).context("end what hangs")
 }

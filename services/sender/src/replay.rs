@@ -62,8 +62,9 @@ impl Begin {
         let end = high_watermarks(cluster, &topic, &[partition], Duration::from_secs(5))?[0];
         match self {
             Self::Bookmark { frontier, bookmark } => {
-                let statuses = TableReader::from_offset(cluster, &topic, partition, bookmark.0, Isolation::Committed)?
-                    .stopped_by(stop);
+                let statuses =
+                    TableReader::from_offsets(cluster, &topic, &[(partition, bookmark.0)], Isolation::Committed)?
+                        .stopped_by(stop);
                 if end < bookmark.0 {
                     // What it held would be called again.
                     return Err(kafka::Error::Topic(format!(

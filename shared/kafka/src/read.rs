@@ -6,4 +6,6 @@ mod watermarks;
 
 pub use committed::{CommittedPartition, GroupView};
 pub(crate) use committed::{committed, committed_partitions};
+pub(crate) use table::asking;
 pub use table::{Isolation, TableReader, high_watermarks};
+pub(crate) use watermarks::{End, watermarks};

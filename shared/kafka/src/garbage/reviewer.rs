@@ -74,7 +74,7 @@ impl Reviewer {
     fn look_back(&self, case: &Case, stop: &CancellationToken) -> Result<Vec<i64>> {
         let first = case.offsets[0];
         let (topic, from) = (self.cluster.topics.name(self.topic), (first - SPAN + 1).max(0));
-        let log = TableReader::from_offset(&self.cluster, &topic, case.partition, from, Isolation::Committed)?;
+        let log = TableReader::from_offsets(&self.cluster, &topic, &[(case.partition, from)], Isolation::Committed)?;
         let mut earlier = Vec::new();
         log.stopped_by(stop).read_to(&[first], DEADLINE, |record| {
             if record.offset < first && garbage(self.topic, record.payload.as_deref()).is_some() {

@@ -17,6 +17,7 @@ use super::instance::Instance;
 use super::member::{Intake, Member};
 use crate::garbage::{Quarantine, Reviewer};
 use crate::moment::OncePerSecond;
+use crate::write::is_closing;
 use crate::{Cluster, Metrics, Moment, Record, Result};
 
 /// How often the member hears of its positions, and changed checkpoints are committed.
@@ -154,6 +155,7 @@ impl Membership {
         let paused = !context.partitions().paused.is_empty();
         let wait = Duration::from_millis(if paused { 2 } else { 20 });
         match self.consumer.poll(wait) {
+            Some(Ok(message)) if is_closing(&message) => {}
             Some(Ok(message)) => self.take(context, Record::detach(&message))?,
             Some(Err(KafkaError::PartitionEOF(partition))) => context.quarantine.end(partition),
             Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(error.into()),

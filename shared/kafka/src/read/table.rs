@@ -2,11 +2,13 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
+use rdkafka::message::BorrowedMessage;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
 use super::watermarks::{End, watermarks};
 use crate::cluster::Reading;
+use crate::write::is_closing;
 use crate::{Cluster, Error, Record, Result};
 
 /// What a reader sees of transactions.
@@ -38,40 +40,24 @@ impl TableReader {
     /// Reads the partitions from their first records on.
     pub fn from_start(cluster: &Cluster, topic: &str, partitions: &[i32], isolation: Isolation) -> Result<Self> {
         // Reading from the low watermark takes 14 ms, from `Beginning` 512.
-        Self::create(cluster, topic, partitions, i64::MIN, isolation)
+        let from: Vec<(i32, i64)> = partitions.iter().map(|partition| (*partition, i64::MIN)).collect();
+        Self::from_offsets(cluster, topic, &from, isolation)
     }
 
-    /// Reads one partition from `offset` on, or from its first record if that is later.
-    pub fn from_offset(
-        cluster: &Cluster,
-        topic: &str,
-        partition: i32,
-        offset: i64,
-        isolation: Isolation,
-    ) -> Result<Self> {
-        Self::create(cluster, topic, &[partition], offset, isolation)
-    }
+    /// Reads each of these partitions from this offset on, or from its first record if that is later.
+    pub fn from_offsets(cluster: &Cluster, topic: &str, from: &[(i32, i64)], isolation: Isolation) -> Result<Self> {
+        let asking = asking(cluster, isolation)?;
+        let partitions: Vec<i32> = from.iter().map(|(partition, _)| *partition).collect();
+        let lows = watermarks(&asking, topic, &partitions, End::Low, CALL_TIMEOUT)?;
+        let from: Vec<i64> = lows.into_iter().zip(from).map(|(low, (_, from))| low.max(*from)).collect();
 
-    fn create(cluster: &Cluster, topic: &str, partitions: &[i32], from: i64, isolation: Isolation) -> Result<Self> {
-        let config = config(cluster, isolation);
-        let asking: BaseConsumer<Reading> = config.create_with_context(Reading)?;
-        let lows = watermarks(&asking, topic, partitions, End::Low, CALL_TIMEOUT)?;
-        let from: Vec<i64> = lows.into_iter().map(|low| low.max(from)).collect();
-
-        let consumer: BaseConsumer<Reading> = config.create_with_context(Reading)?;
+        let consumer: BaseConsumer<Reading> = config(cluster, isolation).create_with_context(Reading)?;
         let mut list = TopicPartitionList::new();
         for (&partition, &from) in partitions.iter().zip(&from) {
             list.add_partition_offset(topic, partition, Offset::Offset(from))?;
         }
         consumer.assign(&list)?;
-        Ok(Self {
-            consumer,
-            asking,
-            topic: topic.to_owned(),
-            partitions: partitions.to_vec(),
-            from,
-            stop: CancellationToken::new(),
-        })
+        Ok(Self { consumer, asking, topic: topic.to_owned(), partitions, from, stop: CancellationToken::new() })
     }
 
     /// From now on reading to an end stops with [`Error::Stopped`] when the token says so.
@@ -80,10 +66,15 @@ impl TableReader {
         self
     }
 
-    /// The next record, or none within `timeout`. Transport errors are librdkafka's to mend and count as none.
+    /// The next record, or none within `timeout`. Transport errors are librdkafka's to mend and count as none, and so does a
+    /// record that only ends what hung.
     pub fn poll(&self, timeout: Duration) -> Result<Option<Record>> {
+        Ok(self.next(timeout)?.filter(|message| !is_closing(message)).map(|message| Record::detach(&message)))
+    }
+
+    fn next(&self, timeout: Duration) -> Result<Option<BorrowedMessage<'_>>> {
         match self.consumer.poll(timeout) {
-            Some(Ok(message)) => Ok(Some(Record::detach(&message))),
+            Some(Ok(message)) => Ok(Some(message)),
             Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => Err(error.into()),
             Some(Err(KafkaError::PartitionEOF(_))) | None => Ok(None),
             Some(Err(error)) => {
@@ -128,6 +119,20 @@ impl TableReader {
 
     /// Reads on to `ends`, and up to 255 records further.
     pub fn read_to(&self, ends: &[i64], deadline: Duration, mut take: impl FnMut(Record)) -> Result<()> {
+        self.scan(ends, deadline, |message| {
+            if !is_closing(message) {
+                take(Record::detach(message));
+            }
+        })
+    }
+
+    /// The same, with librdkafka's own records, also those that only end what hung.
+    pub(crate) fn scan(
+        &self,
+        ends: &[i64],
+        deadline: Duration,
+        mut take: impl FnMut(&BorrowedMessage<'_>),
+    ) -> Result<()> {
         let started = Instant::now();
         while !self.has_reached(ends)? {
             if self.stop.is_cancelled() {
@@ -138,8 +143,8 @@ impl TableReader {
             }
             let mut wait = Duration::from_millis(20);
             for _ in 0..STRIDE {
-                let Some(record) = self.poll(wait)? else { break };
-                take(record);
+                let Some(message) = self.next(wait)? else { break };
+                take(&message);
                 wait = Duration::ZERO;
             }
         }
@@ -160,8 +165,12 @@ impl TableReader {
 /// Where partitions end now for a reader that sees all. A reader that must miss nothing that was committed reads to there,
 /// since the last stable offset trails a commit by up to 29 ms. Blocks.
 pub fn high_watermarks(cluster: &Cluster, topic: &str, partitions: &[i32], timeout: Duration) -> Result<Vec<i64>> {
-    let asking: BaseConsumer<Reading> = config(cluster, Isolation::Uncommitted).create_with_context(Reading)?;
-    watermarks(&asking, topic, partitions, End::High, timeout)
+    watermarks(&asking(cluster, Isolation::Uncommitted)?, topic, partitions, End::High, timeout)
+}
+
+/// A client to ask where partitions end, by this isolation.
+pub(crate) fn asking(cluster: &Cluster, isolation: Isolation) -> Result<BaseConsumer<Reading>> {
+    Ok(config(cluster, isolation).create_with_context(Reading)?)
 }
 
 fn config(cluster: &Cluster, isolation: Isolation) -> ClientConfig {

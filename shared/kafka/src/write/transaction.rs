@@ -1,39 +1,67 @@
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
-
+use rdkafka::types::RDKafkaErrorCode;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
-use crate::{Cluster, Error, Outgoing, Result};
+use super::hanging::Hanging;
+use super::label::{Closing, Label, headers};
+use crate::{Cluster, Error, Outgoing, Result, cluster};
 
 /// How long the broker keeps a transaction of ours open: an abandoned one holds up every read-committed reader this long.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// After this long the markers of a transaction that was acknowledged are written, whatever dies then.
+const MARKERS: Duration = Duration::from_secs(5);
+
 /// Writes a set of records or none of them. Every call blocks.
 ///
 /// After any error the object is dead: the outcome is open, and a timed-out end of a transaction may hit the next one
-/// (librdkafka#5423). Make a new one and [`init`](Self::init) it; then what was committed can be read.
+/// (librdkafka#5423). Make a new one, [`init`](Self::init) it and let it [`close`](Self::close) what hangs; then what was
+/// committed can be read.
 pub struct TransactionalProducer {
-    producer: BaseProducer<DeliveryErrors>,
+    producer: BaseProducer<Events>,
+    cluster: Cluster,
+    id: String,
     stop: CancellationToken,
 }
 
-/// Remembers the first delivery that failed: `flush` answers Ok although every record did.
+/// What librdkafka has told in the meantime.
 #[derive(Default)]
-struct DeliveryErrors(Mutex<Option<String>>);
+struct Events {
+    /// The first delivery that failed: `flush` answers Ok although every record did.
+    failed: Mutex<Option<String>>,
+    /// When the last transaction was under way.
+    active: Mutex<Option<Instant>>,
+    /// A broker went away while the markers of a transaction may not have been written.
+    parted: AtomicBool,
+}
 
-impl ClientContext for DeliveryErrors {}
+impl ClientContext for Events {
+    fn error(&self, error: KafkaError, reason: &str) {
+        cluster::log_error(&error, reason);
+        let parted = matches!(
+            error.rdkafka_error_code(),
+            Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::AllBrokersDown)
+        );
+        if parted && self.active.lock().expect("not poisoned").is_some_and(|at| at.elapsed() < MARKERS) {
+            self.parted.store(true, Ordering::Relaxed);
+        }
+    }
+}
 
-impl ProducerContext for DeliveryErrors {
+impl ProducerContext for Events {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, _: ()) {
         if let Err((error, _)) = result {
-            self.0.lock().expect("not poisoned").get_or_insert_with(|| error.to_string());
+            self.failed.lock().expect("not poisoned").get_or_insert_with(|| error.to_string());
         }
     }
 }
@@ -51,8 +79,8 @@ impl TransactionalProducer {
             .set("batch.size", "262144")
             .set("compression.type", "lz4")
             .set("queue.buffering.max.messages", "20000");
-        let producer = cluster.finish(config).create_with_context(DeliveryErrors::default())?;
-        Ok(Self { producer, stop: CancellationToken::new() })
+        let producer = cluster.finish(config).create_with_context(Events::default())?;
+        Ok(Self { producer, cluster: cluster.clone(), id: transactional_id.to_owned(), stop: CancellationToken::new() })
     }
 
     /// From now on a call that waits for Kafka gives up with [`Error::Stopped`] soon after the token says so.
@@ -66,38 +94,83 @@ impl TransactionalProducer {
         resume_until(Instant::now() + timeout, &self.stop, |step| self.producer.init_transactions(step))
     }
 
-    /// Aborts what an earlier owner may have left hanging in these partitions, by a transaction of its own that is aborted.
-    /// Comes after [`init`](Self::init), which should have done it and sometimes hasn't.
+    /// Ends what a broker may have left hanging in these partitions, which are those that this id writes to, topic by topic.
+    /// Each transaction is ended as it was meant to be: all of it is seen, or nothing. Comes after [`init`](Self::init), which
+    /// should have done it and sometimes hasn't.
     ///
-    /// A broker (4.3.1) that starts after a kill may roll an overdue transaction back before it knows who leads its
-    /// partitions. It then takes them for deleted ("Couldn't find leader endpoint … can be skipped") and writes them no
-    /// marker: the records hang there, and the next commit of the same producer id makes them visible. The marker of a
-    /// transaction that is aborted does the opposite.
-    pub fn abort_hanging(&self, partitions: &[(&str, i32)]) -> Result<()> {
+    /// The producer id stays the same from owner to owner, and a marker ends all that is open of it. So a transaction of our
+    /// own is committed or aborted, with a record that has no value in each partition; our readers pass it by.
+    pub fn close(&self, partitions: &[(&str, i32)]) -> Result<()> {
+        let hanging = Hanging::new(&self.cluster, &self.id, partitions, &self.stop)?.find()?;
+        for commits in [true, false] {
+            let places: Vec<_> = hanging.iter().filter(|(_, it)| *it == commits).map(|(place, _)| *place).collect();
+            if !places.is_empty() {
+                tracing::warn!(producer = self.id, ?places, commits, "a broker has left a transaction hanging");
+                self.end(&places, commits)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&self, places: &[(&str, i32)], commits: bool) -> Result<()> {
+        let headers = headers(&Closing { commits, producer: self.id.clone() }.header());
         self.producer.begin_transaction()?;
-        for &(topic, partition) in partitions {
-            // A compacted topic takes no record without a key.
-            let nothing = BaseRecord::<str, ()>::to(topic).partition(partition).key("aborted");
-            self.producer.send(nothing).map_err(|(error, _)| error)?;
+        for &(topic, partition) in places {
+            let nothing = BaseRecord::<str, ()>::to(topic).partition(partition).key(Closing::KEY);
+            self.producer.send(nothing.headers(headers.clone())).map_err(|(error, _)| error)?;
         }
         let deadline = Instant::now() + TRANSACTION_TIMEOUT;
         self.drain(deadline)?;
-        resume_until(deadline, &self.stop, |step| self.producer.abort_transaction(step))
+        resume_until(deadline, &self.stop, |step| {
+            if commits { self.producer.commit_transaction(step) } else { self.producer.abort_transaction(step) }
+        })
     }
 
     /// Writes all records in one transaction. Ok means committed; an error leaves the outcome open, also the one that says
     /// that it was told to stop while Kafka was away.
     pub fn publish<'a>(&self, records: impl IntoIterator<Item = Outgoing<'a>>) -> Result<()> {
+        let records: Vec<Outgoing<'a>> = records.into_iter().collect();
+        let label = Label {
+            id: Uuid::now_v7(),
+            records: u32::try_from(records.len()).unwrap_or(u32::MAX),
+            producer: self.id.clone(),
+        };
+        let (headers, timestamp) = (headers(&label.header()), chrono::Utc::now().timestamp_millis());
+        self.check()?;
         let deadline = Instant::now() + TRANSACTION_TIMEOUT;
         self.producer.begin_transaction()?;
-        for record in records {
-            let base =
-                BaseRecord::to(record.topic).partition(record.partition).key(&record.key).payload(&record.payload);
+        for record in &records {
+            let base = BaseRecord::to(record.topic)
+                .partition(record.partition)
+                .key(&record.key)
+                .payload(&record.payload)
+                .headers(headers.clone())
+                .timestamp(timestamp);
             self.producer.send(base).map_err(|(error, _)| error)?;
         }
         self.drain(deadline)?;
         fail::fail_point!("transaction::written", |_| std::process::abort());
-        resume_until(Instant::now() + TRANSACTION_TIMEOUT, &self.stop, |step| self.producer.commit_transaction(step))
+        resume_until(Instant::now() + TRANSACTION_TIMEOUT, &self.stop, |step| self.producer.commit_transaction(step))?;
+        self.is_active();
+        self.check()
+    }
+
+    /// An error if a broker went away when the last transaction was hardly committed: it may hang in some of its partitions,
+    /// and the next one must not be mixed up with it.
+    pub fn check(&self) -> Result<()> {
+        self.producer.poll(Duration::ZERO);
+        self.parted()
+    }
+
+    fn parted(&self) -> Result<()> {
+        if self.producer.context().parted.load(Ordering::Relaxed) {
+            return Err(Error::Delivery("a broker went away during a transaction".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn is_active(&self) {
+        *self.producer.context().active.lock().expect("not poisoned") = Some(Instant::now());
     }
 
     /// Waits for the deliveries. `commit_transaction` would do so too, but its flush takes at least 100 ms while
@@ -111,9 +184,11 @@ impl TransactionalProducer {
             if is_over(&mut stopped, &self.stop) {
                 return Err(Error::Stopped);
             }
+            self.is_active();
             self.producer.poll(Duration::from_millis(1));
+            self.parted()?;
         }
-        match self.producer.context().0.lock().expect("not poisoned").take() {
+        match self.producer.context().failed.lock().expect("not poisoned").take() {
             Some(error) => Err(Error::Delivery(error)),
             None => Ok(()),
         }

@@ -29,3 +29,4 @@ mod t18_replan;
 mod t19_instance;
 mod t20_provider_trouble;
 mod t21_waiting_rebuilt;
+mod t22_broken_commits;
