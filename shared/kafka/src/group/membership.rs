@@ -85,6 +85,8 @@ impl Membership {
             .set("queued.max.messages.kbytes", "8192")
             // Of a partition at once, compressed. An eighth of it means more fetches: measured, a tenth more CPU a message.
             .set("fetch.message.max.bytes", "1048576")
+            // Of all partitions at once, compressed: a burst of statuses unpacks to ten times as much.
+            .set("fetch.max.bytes", "1048576")
             .set("statistics.interval.ms", "5000");
         let instance = Instance::of(cluster, settings.topic, &mut config);
         let topic = cluster.topics.name(settings.topic);
