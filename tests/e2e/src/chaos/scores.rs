@@ -11,7 +11,7 @@ use super::{Act, Link, Score, When, trouble};
 use crate::{PostgresEnd, Way};
 
 /// Each by its name.
-pub const ALL: [&str; 21] = [
+pub const ALL: [&str; 22] = [
     "kills",
     "once",
     "crashes",
@@ -32,6 +32,7 @@ pub const ALL: [&str; 21] = [
     "one-operator",
     "spread",
     "passes",
+    "both-down",
     "end",
 ];
 

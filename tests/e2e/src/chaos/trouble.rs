@@ -127,6 +127,22 @@ pub(super) fn by_name(name: &str, base: &impl Fn(&'static str, u32, Vec<Act>) ->
                 ..base("passes", 100, acts)
             }
         }
+        // The provider is down, and Kafka goes and comes back meanwhile.
+        "both-down" => {
+            let down = Act::Provider(
+                json!([{"fault": "outage"}]),
+                seconds(30),
+                vec![Act::Quiet(seconds(3)), Act::KillKafka(seconds(15))],
+            );
+            Score {
+                clients: 20_000,
+                codes: FIVE,
+                calls: 30,
+                instances: true,
+                when: When::After(100..500),
+                ..base("bothdown", 100, vec![down; 6])
+            }
+        }
         // A million clients, and the end comes after a tenth of them.
         "end" => Score {
             clients: 1_000_000,
