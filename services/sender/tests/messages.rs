@@ -8,7 +8,7 @@ use chrono::{TimeDelta, Utc};
 use common::{HOUR, Stage, mailing};
 use domain::mailing::{Delivery, State};
 use domain::status::Status;
-use events::{LocalWindow, MessageEvent};
+use events::{LocalWindow, MessageEvent, StatusEvent};
 use serde_json::json;
 use support::until;
 
@@ -37,9 +37,15 @@ async fn play(
     stage.plan([one.message(1)]).await;
     stage.settled(before + 101).await;
     stage.faults(json!([]));
-    let statuses = stage.statuses().await.into_iter().filter(|event| event.mailing_id == one.id);
-    let told =
-        statuses.map(|event| (event.status.as_str().to_owned(), common::reason(&event).to_owned(), event.attempt));
+    let statuses: Vec<StatusEvent> =
+        stage.statuses().await.into_iter().filter(|event| event.mailing_id == one.id).collect();
+    for pair in statuses.windows(2) {
+        let early = pair[0].not_before.is_some_and(|not_before| pair[1].occurred_at < not_before);
+        assert!(!early, "called before its time: {pair:?}");
+    }
+    let told = statuses
+        .iter()
+        .map(|event| (event.status.as_str().to_owned(), common::reason(event).to_owned(), event.attempt));
     (told.collect(), [stage.calls() - calls, stage.accepted() - accepted])
 }
 
