@@ -30,3 +30,4 @@ mod t19_instance;
 mod t20_provider_trouble;
 mod t21_waiting_rebuilt;
 mod t22_broken_commits;
+mod t23_sender_health;
