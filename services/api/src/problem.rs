@@ -29,7 +29,7 @@ pub(crate) struct Problem {
     /// The bad fields, at most 100: there may be more.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<FieldError>,
-    /// Of an import that ended early: how many clients were surely imported. The same body sent again imports them twice.
+    /// How many clients were surely imported before an import ended early. The same body sent again imports them twice.
     #[serde(skip_serializing_if = "Option::is_none")]
     imported: Option<u64>,
 }

@@ -31,7 +31,7 @@ struct Last {
 /// What was found.
 #[derive(Clone)]
 pub(crate) struct Look {
-    /// Of message-events.
+    /// The partitions of message-events.
     pub(crate) partitions: Arc<Vec<CommittedPartition>>,
     /// Calls begun since the look before. None: that is too long ago.
     pub(crate) calls_per_second: Option<f64>,

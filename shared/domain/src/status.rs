@@ -83,7 +83,7 @@ pub struct Standing {
     pub status: Status,
     /// Calls made in all rounds, the throttled ones not counted.
     pub attempt: i32,
-    /// Of `retrying` and `held`: the next call or round begins no earlier.
+    /// The next call or round begins no earlier; while it is `retrying` or `held`.
     pub not_before: Option<DateTime<Utc>>,
 }
 

@@ -98,7 +98,7 @@ pub async fn sums(db: &mut PgConnection) -> sqlx::Result<Vec<HeldSum>> {
     .await
 }
 
-/// Of all live mailings' held messages the one that is due first.
+/// The held message that is due first, of all live mailings.
 pub async fn first_due(db: &mut PgConnection) -> sqlx::Result<Option<FirstDue>> {
     sqlx::query_as!(
         FirstDue,

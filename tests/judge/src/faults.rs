@@ -119,7 +119,7 @@ impl Faults {
     }
 
     /// Whether the answer to this sender's call, or its status, may have been lost while it was under way from `from` to `to`.
-    /// Of a caller that isn't known any sender's fault is one.
+    /// Any sender's fault is one of a caller that isn't known.
     pub(crate) fn meet(&self, sender: Option<u16>, from: i64, to: i64) -> bool {
         self.lose_sender(sender, from, to) || self.provider_meets(from, to)
     }

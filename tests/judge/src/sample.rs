@@ -26,7 +26,7 @@ pub struct Sample {
 /// A partition's commit.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Committed {
-    /// Of message-events.
+    /// Its number in message-events.
     pub partition: i32,
     /// None: nothing is committed.
     pub offset: Option<i64>,

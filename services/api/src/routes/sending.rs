@@ -27,14 +27,14 @@ pub(crate) struct Sending {
     senders_unknown: Option<String>,
     /// What the held messages of all live mailings wait for.
     held: Vec<Waiting>,
-    /// Of these the message that is due first.
+    /// The one of them that is due first.
     oldest_held: Option<HeldMessage>,
 }
 
 /// What the senders do, as they committed it a moment ago.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 pub(crate) struct SendersView {
-    /// Of the topic that they share.
+    /// How many partitions they share.
     partitions: usize,
     /// Those of which a sender has told.
     told: usize,
@@ -42,11 +42,11 @@ pub(crate) struct SendersView {
     unread: i64,
     /// Messages taken in and not settled.
     open: u64,
-    /// Of these the messages whose call is under way.
+    /// How many of them are being called.
     calling: u64,
     /// Calls that began, a second, since somebody last asked. Null: nobody has in the last minute.
     calls_per_second: Option<f64>,
-    /// Calls a second to which senders keep because the provider throttles: their sum, and in so many partitions. Null: none does.
+    /// The pace that senders keep because the provider throttles. Null: none does.
     pace: Option<Pace>,
     /// The lanes that senders have closed. What is planned for one waits, but for a probe a second.
     closed_lanes: Vec<ClosedLane>,

@@ -18,7 +18,7 @@ pub struct Metadata {
     pub position: MessageOffset,
     /// See [`super::Checkpoint::open`].
     pub open: u64,
-    /// Of these the messages whose call is under way.
+    /// How many of them are being called.
     pub calling: u64,
     /// Calls of the partition's messages that were ever begun. A takeover goes on from the commit, so it falls only when commits
     /// were lost.

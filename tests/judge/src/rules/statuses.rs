@@ -31,7 +31,7 @@ pub(crate) fn check(case: &Case<'_>) -> Findings {
 }
 
 /// What stands: of the highest round the first terminal status, or else the furthest; `succeeded` of any round before all.
-/// Of two open statuses of one attempt the one with the later `not_before` stands.
+/// The later `not_before` stands where one attempt has two open statuses.
 fn fold<'a>(records: &[&'a Record<StatusEvent>]) -> Option<&'a StatusEvent> {
     let mut events: Vec<&StatusEvent> = records.iter().filter_map(|record| record.event.as_ref()).collect();
     if let Some(succeeded) = events.iter().find(|event| event.status == "succeeded") {

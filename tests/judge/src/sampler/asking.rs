@@ -13,7 +13,7 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 /// A stopped process must not hold up the look at the others.
 const HTTP_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Of the live mailings and those that have just ended. One statement is one snapshot.
+/// The live mailings and those that have just ended. One statement is one snapshot.
 const SNAPSHOT: &str = "
     WITH live AS (
         SELECT mailing_no FROM mailings
