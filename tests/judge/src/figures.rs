@@ -3,6 +3,7 @@
 mod limits;
 mod outages;
 mod phases;
+mod takeovers;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -73,6 +74,9 @@ pub struct Targets {
     /// Seconds from a mailing's end to its last status.
     #[arg(long)]
     pub expired: Option<f64>,
+    /// Memory of the sender that followed the last killed one, as a multiple of that of the one that followed the first.
+    #[arg(long)]
+    pub taken_over: Option<f64>,
 }
 
 /// One thing measured.
@@ -142,6 +146,7 @@ pub fn figures(evidence: &Evidence, targets: &Targets) -> Vec<Figure> {
     figures.extend(outages::figures(evidence, targets));
     figures.extend(limits::figures(evidence, targets));
     figures.extend(phases::figures(evidence, targets));
+    figures.extend(takeovers::figures(evidence, targets));
     figures
 }
 

@@ -11,7 +11,7 @@ use super::{Act, Link, Score, When, trouble};
 use crate::{PostgresEnd, Way};
 
 /// Each by its name.
-pub const ALL: [&str; 22] = [
+pub const ALL: [&str; 23] = [
     "kills",
     "once",
     "crashes",
@@ -33,6 +33,7 @@ pub const ALL: [&str; 22] = [
     "spread",
     "passes",
     "both-down",
+    "slow-few",
     "end",
 ];
 

@@ -143,6 +143,27 @@ pub(super) fn by_name(name: &str, base: &impl Fn(&'static str, u32, Vec<Act>) ->
                 ..base("bothdown", 100, vec![down; 6])
             }
         }
+        // A few messages are told to come again later, time after time, while half a million are sent behind them, and a
+        // sender dies with little behind them and with much.
+        "slow-few" => {
+            let slow = json!([{
+                "fault": {"retry_after": {"status": 429, "seconds": 20}},
+                "cohort": {"modulus": 100_003, "remainder": 7},
+            }]);
+            let acts = vec![
+                Act::Kill("sender"),
+                Act::Mailing("others"),
+                Act::Kill("sender"),
+                Act::Provider(json!([]), seconds(90), vec![]),
+            ];
+            Score {
+                clients: 550_000,
+                faults: slow,
+                targets: vec![("taken-over", 1.25)],
+                when: When::Settled(vec![50_000, 250_000, 500_000, 545_000]),
+                ..base("slowfew", 0, acts)
+            }
+        }
         // A million clients, and the end comes after a tenth of them.
         "end" => Score {
             clients: 1_000_000,
