@@ -27,10 +27,19 @@ pub(crate) struct SenderContext {
 
 impl SenderContext {
     /// Runs work that nobody waits for; a panic in it ends the process instead of leaving something open for ever.
-    pub(crate) async fn supervise(&self, what: &'static str, work: impl Future<Output = ()>) {
-        if AssertUnwindSafe(work).catch_unwind().await.is_err() {
-            tracing::error!("{what} panicked");
-            self.panicked.notify_one();
-        }
+    ///
+    /// No `async`: each block would hold the work once as an argument and once while it runs, and there are thousands of them.
+    pub(crate) fn supervise<W: Future<Output = ()>>(
+        &self,
+        what: &'static str,
+        work: W,
+    ) -> impl Future<Output = ()> + use<W> {
+        let panicked = Arc::clone(&self.panicked);
+        AssertUnwindSafe(work).catch_unwind().map(move |done| {
+            if done.is_err() {
+                tracing::error!("{what} panicked");
+                panicked.notify_one();
+            }
+        })
     }
 }

@@ -75,8 +75,9 @@ impl SenderMember {
             runtime: self.runtime.clone(),
         });
         self.partitions.insert(Arc::clone(&owned));
-        let (takeover, context) = (Arc::clone(&self.takeover), Arc::clone(&self.context));
-        self.runtime.spawn(async move { context.supervise("a takeover", takeover.run(owned, begin)).await });
+        let takeover = Arc::clone(&self.takeover);
+        let run = async move { takeover.run(owned, begin).await };
+        self.runtime.spawn(self.context.supervise("a takeover", run));
         Start(begin.start())
     }
 }

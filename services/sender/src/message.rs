@@ -33,8 +33,8 @@ impl Ownership {
     /// Starts a task for each message. One that panics ends the process: its slot would stay open for ever.
     pub(crate) fn begin(self: &Arc<Self>, opened: Vec<Opened>) {
         for opened in opened {
-            let (slot, context) = (Slot::new(Arc::clone(self), opened), Arc::clone(&self.context));
-            self.tasks.spawn_on(async move { context.supervise("a message", slot.run()).await }, &self.runtime);
+            let slot = Slot::new(Arc::clone(self), opened);
+            self.tasks.spawn_on(self.context.supervise("a message", slot.run()), &self.runtime);
         }
     }
 }

@@ -42,11 +42,15 @@ async fn when_its_mailing_is_cancelled_what_is_announced_is_called_or_taken_back
     const MESSAGES: usize = 3_000;
     let stage = Stage::new().await;
     let sender = stage.sender_with(&["--sender-concurrency", &PLACES.to_string()]).await;
-    stage.faults(json!([{"delay_ms": 20, "fault": {"answer": {}}}]));
+    // Answers come apart, so that at any moment some are announced, some are called, and some are answered.
+    let answers = [0, 1, 2].map(|remainder| {
+        json!({"delay_ms": 5 + 20 * remainder, "fault": {"answer": {}}, "cohort": {"modulus": 3, "remainder": remainder}})
+    });
+    stage.faults(json!(answers));
     let mailing = once(1);
     stage.publish(&mailing).await;
     stage.plan(mailing.messages(MESSAGES as i64)).await;
-    until("it is in the middle", async || stage.calls() >= 500).await;
+    until("it is in the middle", async || stage.calls() >= 1_200).await;
     stage.publish(&Mailing { version: 2, state: State::Cancelled, ..mailing }).await;
 
     stage.settled(MESSAGES).await;

@@ -161,7 +161,7 @@ pub(super) fn by_name(name: &str, base: &impl Fn(&'static str, u32, Vec<Act>) ->
                 faults: slow,
                 targets: vec![("taken-over", 1.25)],
                 when: When::Settled(vec![50_000, 250_000, 500_000, 545_000]),
-                ..base("slowfew", 0, acts)
+                ..base("slowfew", 1_000, acts)
             }
         }
         // A million clients, and the end comes after a tenth of them.
