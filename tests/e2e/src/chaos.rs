@@ -216,8 +216,13 @@ impl Stage {
         usize::try_from(settled.unwrap_or(0)).unwrap()
     }
 
+    /// Waits for as long as there are more and more.
     async fn until_settled(&self, mailing: &str, messages: usize) {
-        eventually("messages to be settled", async || (self.settled(mailing).await >= messages).then_some(())).await;
+        let mut settled = 0;
+        while settled < messages {
+            let more = async || Some(self.settled(mailing).await).filter(|now| *now > settled);
+            settled = eventually("more messages to be settled", more).await;
+        }
     }
 
     async fn finished(&self, mailing: &str) {
