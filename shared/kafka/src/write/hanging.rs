@@ -36,11 +36,12 @@ pub(super) struct Hanging<'a> {
     all: BaseConsumer<Reading>,
 }
 
-/// What hangs in a partition.
+/// What may hang in a partition.
 #[derive(Default)]
 struct Found {
-    transactions: Vec<Uuid>,
-    /// An earlier try to end it.
+    /// By id, with their timestamps.
+    transactions: BTreeMap<Uuid, (Label, i64)>,
+    /// A try to end all that came before.
     closing: Option<Closing>,
 }
 
@@ -65,23 +66,25 @@ impl<'a> Hanging<'a> {
             .filter(|(_, from, to)| from < to)
             .collect();
         let mut found: BTreeMap<Place<'a>, Found> = BTreeMap::new();
-        let mut transactions: BTreeMap<Uuid, (Label, i64)> = BTreeMap::new();
         self.scan(&open, Isolation::Uncommitted, |place, message| {
             if let Some(label) = Label::of(message).filter(|label| label.producer == self.producer) {
-                found.entry(place).or_default().transactions.push(label.id);
-                transactions.insert(label.id, (label, message.timestamp().to_millis().unwrap_or(0)));
+                let found = found.entry(place).or_default();
+                found.closing = None;
+                found.transactions.insert(label.id, (label, message.timestamp().to_millis().unwrap_or(0)));
             } else if let Some(closing) = Closing::of(message).filter(|closing| closing.producer == self.producer) {
-                found.entry(place).or_default().closing = Some(closing);
+                found.insert(place, Found { closing: Some(closing), ..Found::default() });
             }
         })?;
         let mut committed = BTreeMap::new();
-        for (id, (label, timestamp)) in &transactions {
-            committed.insert(*id, self.was_committed(label, *timestamp)?);
+        for (id, (label, timestamp)) in found.values().flat_map(|found| &found.transactions) {
+            if !committed.contains_key(id) {
+                committed.insert(*id, self.was_committed(label, *timestamp)?);
+            }
         }
         // One marker ends all that hangs in a partition. What must not be seen is worse than what can be planned again.
         let commits = |found: &Found| match &found.closing {
             Some(closing) => closing.commits,
-            None => found.transactions.iter().all(|id| committed[id]),
+            None => found.transactions.keys().all(|id| committed[id]),
         };
         Ok(found.iter().map(|(place, found)| (*place, commits(found))).collect())
     }
