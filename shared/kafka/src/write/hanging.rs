@@ -91,7 +91,7 @@ impl<'a> Hanging<'a> {
 
     /// Whether the transaction is one that was committed.
     ///
-    /// A marker anywhere tells. Without one its producer may have been told that it is committed if all of its records are
+    /// A marker anywhere tells. Without one its producer may have been told that it is committed if all of its labels are
     /// there; then it is committed now, which nobody can tell from a commit that came late.
     fn was_committed(&self, label: &Label, timestamp: i64) -> Result<bool> {
         let records = self.records(label, timestamp)?;
@@ -111,7 +111,7 @@ impl<'a> Hanging<'a> {
         }
     }
 
-    /// Where the transaction's records are. They have one timestamp.
+    /// Where the transaction's labels are. Its records have one timestamp.
     fn records(&self, label: &Label, timestamp: i64) -> Result<Vec<(Place<'a>, i64)>> {
         let ends = self.ends(&self.all)?;
         let mut list = TopicPartitionList::new();

@@ -10,7 +10,7 @@ const CLOSING: &str = "closing";
 const ID: usize = size_of::<Uuid>();
 const COUNT: usize = size_of::<u32>();
 
-/// On each record of a transaction: its id, how many records it has, and whose it is.
+/// On a transaction's first and last record in each partition: its id, how many of these there are, and whose it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Label {
     pub(super) id: Uuid,

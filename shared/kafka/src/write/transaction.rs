@@ -1,3 +1,4 @@
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -130,22 +131,25 @@ impl TransactionalProducer {
     /// that it was told to stop while Kafka was away.
     pub fn publish<'a>(&self, records: impl IntoIterator<Item = Outgoing<'a>>) -> Result<()> {
         let records: Vec<Outgoing<'a>> = records.into_iter().collect();
+        let labelled = edges(&records);
         let label = Label {
             id: Uuid::now_v7(),
-            records: u32::try_from(records.len()).unwrap_or(u32::MAX),
+            records: u32::try_from(labelled.len()).unwrap_or(u32::MAX),
             producer: self.id.clone(),
         };
         let (headers, timestamp) = (headers(&label.header()), chrono::Utc::now().timestamp_millis());
         self.check()?;
         let deadline = Instant::now() + TRANSACTION_TIMEOUT;
         self.producer.begin_transaction()?;
-        for record in &records {
-            let base = BaseRecord::to(record.topic)
+        for (index, record) in records.iter().enumerate() {
+            let mut base = BaseRecord::to(record.topic)
                 .partition(record.partition)
                 .key(&record.key)
                 .payload(&record.payload)
-                .headers(headers.clone())
                 .timestamp(timestamp);
+            if labelled.contains(&index) {
+                base = base.headers(headers.clone());
+            }
             self.producer.send(base).map_err(|(error, _)| error)?;
         }
         self.drain(deadline)?;
@@ -195,6 +199,15 @@ impl TransactionalProducer {
     }
 }
 
+/// The first and the last record of each partition. With the last all of the partition's are there.
+fn edges(records: &[Outgoing<'_>]) -> BTreeSet<usize> {
+    let mut edges: BTreeMap<(&str, i32), (usize, usize)> = BTreeMap::new();
+    for (index, record) in records.iter().enumerate() {
+        edges.entry((record.topic, record.partition)).or_insert((index, index)).1 = index;
+    }
+    edges.into_values().flat_map(|(first, last)| [first, last]).collect()
+}
+
 /// Calls that block are made in steps, between which an order to stop is heard.
 const STEP: Duration = Duration::from_millis(500);
 /// How long what is under way may take after that order.
@@ -220,5 +233,21 @@ fn resume_until(deadline: Instant, stop: &CancellationToken, call: impl Fn(Durat
             }
             done => return Ok(done?),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_and_the_last_record_of_each_partition_are_labelled() {
+        let records = [("a", 0), ("a", 1), ("a", 0), ("b", 0), ("a", 0), ("a", 1)].map(|(topic, partition)| Outgoing {
+            topic,
+            partition,
+            key: String::new(),
+            payload: vec![],
+        });
+        assert_eq!(edges(&records), BTreeSet::from([0, 1, 3, 4, 5]));
     }
 }
