@@ -188,14 +188,8 @@ impl Relay {
     async fn fence(&self, stop: &CancellationToken) -> anyhow::Result<TransactionalProducer> {
         let (kafka, stop) = (self.kafka.clone(), stop.clone());
         tokio::task::spawn_blocking(move || {
-            let producer = TransactionalProducer::new(&kafka, &kafka.topics.relay_id())?.stopped_by(&stop);
+            let producer = TransactionalProducer::relay(&kafka)?.stopped_by(&stop);
             producer.init(INIT_TIMEOUT)?;
-            let (database, partition) = kafka::database_partition(&kafka.topics);
-            let events = kafka.topics.name(Topic::MailingEvents);
-            let shards = 0..kafka.topics.shards().cast_signed();
-            let mut written: Vec<(&str, i32)> = shards.map(|shard| (events.as_str(), shard)).collect();
-            written.push((&database, partition));
-            producer.close(&written)?;
             kafka::Result::Ok(producer)
         })
         .await?

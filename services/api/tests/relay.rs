@@ -193,7 +193,7 @@ async fn an_older_relay_can_append_nothing_once_a_newer_one_leads(pool: PgPool) 
     let world = World::new(pool).await;
     let kafka = world.kafka.clone();
     let older = tokio::task::spawn_blocking(move || {
-        let older = TransactionalProducer::new(&kafka, &kafka.topics.relay_id()).unwrap();
+        let older = TransactionalProducer::relay(&kafka).unwrap();
         older.init(PATIENCE).unwrap();
         older
     });

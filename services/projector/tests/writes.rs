@@ -84,7 +84,7 @@ async fn it_goes_on_where_it_stopped_also_over_offsets_without_records() {
             (life(no, mailing, clients), installation.topic(Topic::StatusEvents), installation.kafka.clone());
         // The end of a Kafka transaction takes an offset of its own.
         let publish = move || {
-            let producer = TransactionalProducer::new(&client, "gaps").unwrap();
+            let producer = TransactionalProducer::new(&client, "gaps", vec![]).unwrap();
             producer.init(Duration::from_secs(30)).unwrap();
             for page in told.chunks(20) {
                 producer.publish(page.iter().map(|status| outgoing(&topic, status))).unwrap();
@@ -106,7 +106,7 @@ async fn the_ends_of_transactions_are_passed_so_that_its_offsets_reach_the_logs_
     let (told, topic, client) =
         (life(7, Uuid::now_v7(), 1..=50), installation.topic(Topic::StatusEvents), installation.kafka.clone());
     let publish = move || {
-        let producer = TransactionalProducer::new(&client, "planner").unwrap();
+        let producer = TransactionalProducer::new(&client, "planner", vec![]).unwrap();
         producer.init(Duration::from_secs(30)).unwrap();
         producer.publish(told.iter().map(|status| outgoing(&topic, status))).unwrap();
         kafka::high_watermarks(&client, &topic, &[0, 1], Duration::from_secs(5)).unwrap()

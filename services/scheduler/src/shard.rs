@@ -11,7 +11,7 @@ use kafka::Moment;
 use crate::context::SchedulerContext;
 use crate::handle::ShardHandle;
 use crate::planning::{self, Planner};
-use crate::producer::{ShardProducer, fence};
+use crate::producer::{INIT_TIMEOUT, ShardProducer};
 use crate::progress;
 use crate::trouble::Trouble;
 
@@ -90,7 +90,7 @@ impl Owned {
     /// Fences older owners, reads what is planned, and plans until told to stop or an outcome is open.
     fn own(&self, confirmed: bool) -> anyhow::Result<()> {
         let producer = self.producer.take(&self.context.kafka)?.stopped_by(&self.handle.stop);
-        fence(&producer, &self.context.kafka, self.number)?;
+        producer.init(INIT_TIMEOUT).context("fence older planners")?;
         let topic = self.context.kafka.topics.name(Topic::PlanningProgress);
         let progress = progress::read(&self.context.kafka, self.number, |record, reason| {
             progress::refuse(&self.context.dead_letters, &self.context.runtime, &topic, record, reason);

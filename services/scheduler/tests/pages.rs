@@ -106,7 +106,7 @@ async fn a_fenced_owner_plans_nothing_and_takes_its_shard_over_again() {
 
     let kafka = installation.kafka.clone();
     let fence = move || {
-        let other = TransactionalProducer::new(&kafka, &kafka.topics.planner_id(0)).unwrap();
+        let other = TransactionalProducer::planner(&kafka, 0).unwrap();
         other.init(Duration::from_secs(30)).unwrap();
     };
     tokio::task::spawn_blocking(fence).await.unwrap();

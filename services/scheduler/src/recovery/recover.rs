@@ -93,15 +93,12 @@ async fn lead(db: &mut PgConnection) -> anyhow::Result<()> {
 
 /// Fences all relays and planners, and returns the relay's producer.
 fn fence(kafka: &Cluster) -> anyhow::Result<TransactionalProducer> {
-    let producer = |id: &str| {
-        let producer = TransactionalProducer::new(kafka, id)?;
-        producer.init(INIT)?;
-        kafka::Result::Ok(producer)
-    };
-    for shard in 0..kafka.topics.shards() {
-        producer(&kafka.topics.planner_id(shard.cast_signed())).context("fence the planners")?;
+    for shard in 0..kafka.topics.shards().cast_signed() {
+        TransactionalProducer::planner(kafka, shard)?.init(INIT).context("fence the planners")?;
     }
-    producer(&kafka.topics.relay_id()).context("fence the relays")
+    let relay = TransactionalProducer::relay(kafka)?;
+    relay.init(INIT).context("fence the relays")?;
+    Ok(relay)
 }
 
 /// What the topics say.

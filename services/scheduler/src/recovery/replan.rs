@@ -24,7 +24,8 @@ use store::{outbox, projection, replan as rows};
 use uuid::Uuid;
 
 use super::remains::{InDoubt, MailingLog};
-use crate::{drain, page, producer, progress, records};
+use crate::producer::INIT_TIMEOUT;
+use crate::{drain, page, progress, records};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// A member that was killed is in its group until its session is over: 12 s.
@@ -78,9 +79,9 @@ pub async fn replan(kafka: &Cluster, pool: &PgPool, id: Uuid) -> anyhow::Result<
     }
     written_up(kafka, pool).await?;
 
-    let producer = TransactionalProducer::new(kafka, &kafka.topics.planner_id(row.shard.get()))?;
+    let producer = TransactionalProducer::planner(kafka, row.shard.get())?;
     let (progress, log) = tokio::task::block_in_place(|| {
-        producer::fence(&producer, kafka, row.shard.get())?;
+        producer.init(INIT_TIMEOUT).context("fence older planners")?;
         // The scheduler dead-letters what can't be decoded.
         let progress = progress::read(kafka, row.shard.get(), |_, _| {}).context("read planning-progress")?.remove(&id);
         anyhow::Ok((progress, MailingLog::read(kafka, &row).context("read what is left")?))

@@ -3,6 +3,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use events::topics::Topic;
 use rdkafka::ClientContext;
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::DeliveryResult;
@@ -13,7 +14,7 @@ use uuid::Uuid;
 
 use super::hanging::Hanging;
 use super::label::{Closing, Label, headers};
-use crate::{Cluster, Error, Outgoing, Result, cluster};
+use crate::{Cluster, Error, Outgoing, Result, cluster, database_partition};
 
 /// How long the broker keeps a transaction of ours open: an abandoned one holds up every read-committed reader this long.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -24,12 +25,13 @@ const MARKERS: Duration = Duration::from_secs(5);
 /// Writes a set of records or none of them. Every call blocks.
 ///
 /// After any error the object is dead: the outcome is open, and a timed-out end of a transaction may hit the next one
-/// (librdkafka#5423). Make a new one, [`init`](Self::init) it and let it [`close`](Self::close) what hangs; then what was
-/// committed can be read.
+/// (librdkafka#5423). Make a new one and [`init`](Self::init) it; then what was committed can be read.
 pub struct TransactionalProducer {
     producer: BaseProducer<Events>,
     cluster: Cluster,
     id: String,
+    /// Topics and partitions.
+    places: Vec<(String, i32)>,
     stop: CancellationToken,
 }
 
@@ -68,8 +70,26 @@ impl ProducerContext for Events {
 }
 
 impl TransactionalProducer {
-    /// Creates the client; it connects in the background, so `init` is quick when it comes half a second later.
-    pub fn new(cluster: &Cluster, transactional_id: &str) -> Result<Self> {
+    /// That of a shard's planner.
+    pub fn planner(cluster: &Cluster, shard: i32) -> Result<Self> {
+        let topics = &cluster.topics;
+        let partitions = 0..topics.partitions(Topic::MessageEvents).cast_signed();
+        let of = |topic| partitions.clone().map(move |partition| (topics.name(topic), partition));
+        let own = [(topics.name(Topic::PlanningProgress), shard), database_partition(topics)];
+        let places = of(Topic::MessageEvents).chain(of(Topic::StatusEvents)).chain(own).collect();
+        Self::new(cluster, &topics.planner_id(shard), places)
+    }
+
+    /// That of the relay.
+    pub fn relay(cluster: &Cluster) -> Result<Self> {
+        let topics = &cluster.topics;
+        let shards = (0..topics.shards().cast_signed()).map(|shard| (topics.name(Topic::MailingEvents), shard));
+        Self::new(cluster, &topics.relay_id(), shards.chain([database_partition(topics)]).collect())
+    }
+
+    /// Creates the client; it connects in the background, so `init` is quick when it comes half a second later. `places` are
+    /// the topics and partitions that this id writes to, topic by topic.
+    pub fn new(cluster: &Cluster, transactional_id: &str, places: Vec<(String, i32)>) -> Result<Self> {
         let mut config = cluster.config();
         config
             .set("transactional.id", transactional_id)
@@ -81,7 +101,8 @@ impl TransactionalProducer {
             .set("compression.type", "lz4")
             .set("queue.buffering.max.messages", "20000");
         let producer = cluster.finish(config).create_with_context(Events::default())?;
-        Ok(Self { producer, cluster: cluster.clone(), id: transactional_id.to_owned(), stop: CancellationToken::new() })
+        let (cluster, id) = (cluster.clone(), transactional_id.to_owned());
+        Ok(Self { producer, cluster, id, places, stop: CancellationToken::new() })
     }
 
     /// From now on a call that waits for Kafka gives up with [`Error::Stopped`] soon after the token says so.
@@ -90,19 +111,20 @@ impl TransactionalProducer {
         self
     }
 
-    /// Fences every older producer of this id and aborts what it left open.
+    /// Fences every older producer of this id and ends what it left open. Then what was committed can be read.
     pub fn init(&self, timeout: Duration) -> Result<()> {
-        resume_until(Instant::now() + timeout, &self.stop, |step| self.producer.init_transactions(step))
+        resume_until(Instant::now() + timeout, &self.stop, |step| self.producer.init_transactions(step))?;
+        self.close()
     }
 
-    /// Ends what a broker may have left hanging in these partitions, which are those that this id writes to, topic by topic.
-    /// Each transaction is ended as it was meant to be: all of it is seen, or nothing. Comes after [`init`](Self::init), which
-    /// should have done it and sometimes hasn't.
+    /// Ends what a broker may have left hanging, though `init_transactions` should have ended it. Each transaction is ended as
+    /// it was meant to be: all of it is seen, or nothing.
     ///
     /// The producer id stays the same from owner to owner, and a marker ends all that is open of it. So a transaction of our
     /// own is committed or aborted, with a record that has no value in each partition; our readers pass it by.
-    pub fn close(&self, partitions: &[(&str, i32)]) -> Result<()> {
-        let hanging = Hanging::new(&self.cluster, &self.id, partitions, &self.stop)?.find()?;
+    fn close(&self) -> Result<()> {
+        let places: Vec<_> = self.places.iter().map(|(topic, partition)| (topic.as_str(), *partition)).collect();
+        let hanging = Hanging::new(&self.cluster, &self.id, &places, &self.stop)?.find()?;
         for commits in [true, false] {
             let places: Vec<_> = hanging.iter().filter(|(_, it)| *it == commits).map(|(place, _)| *place).collect();
             if !places.is_empty() {

@@ -7,7 +7,6 @@ use e2e::{Options, Servers, World};
 use events::topics::Topic;
 use kafka::{Cluster, Isolation, Outgoing, TableReader, TransactionalProducer};
 
-const ID: &str = "planner";
 const PARTITIONS: i32 = 12;
 /// How often the broker is killed.
 const KILLS: usize = 3;
@@ -42,12 +41,8 @@ fn take_over(kafka: &Cluster) -> TransactionalProducer {
 }
 
 fn try_take_over(kafka: &Cluster) -> kafka::Result<TransactionalProducer> {
-    let producer = TransactionalProducer::new(kafka, ID)?;
+    let producer = TransactionalProducer::planner(kafka, 0)?;
     producer.init(Duration::from_secs(30))?;
-    let (progress, messages) = (kafka.topics.name(Topic::PlanningProgress), kafka.topics.name(Topic::MessageEvents));
-    let mut written: Vec<(&str, i32)> = (0..PARTITIONS).map(|partition| (messages.as_str(), partition)).collect();
-    written.push((&progress, 0));
-    producer.close(&written)?;
     Ok(producer)
 }
 
