@@ -151,7 +151,9 @@ async fn a_mailing_whose_row_is_locked_holds_up_no_other_of_its_shard() {
             is_finished(&installation, &small).await
         })
         .await;
-        assert!(began.elapsed() < Duration::from_secs(13), "{:?}", began.elapsed());
+        // It begins in 3 s. Whoever waits for the row as Postgres' clients do by default waits for 10.
+        println!("the small one took {:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
         until("the locked one says so", async || {
             waiting_for(&installation, &locked).await.as_deref() == Some("database")
         })
