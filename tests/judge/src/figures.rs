@@ -156,9 +156,14 @@ fn accepted_again(evidence: &Evidence) -> f64 {
     accepted.values().map(|times| times - 1).sum::<usize>() as f64
 }
 
+/// When the process began that this was done to, and where.
+fn start_of<'a>(evidence: &'a Evidence, done: &Entry) -> Option<&'a Entry> {
+    evidence.journal.iter().find(|entry| entry.event == "start" && entry.name == done.name)
+}
+
 /// What the process had open when it was last asked.
 fn slots_open_at(evidence: &Evidence, kill: &Entry) -> Option<f64> {
-    let started = evidence.journal.iter().find(|entry| entry.event == "start" && entry.name == kill.name)?;
+    let started = start_of(evidence, kill)?;
     let of_it = |sample: &crate::sample::Sample| {
         let process = sample.processes.iter().find(|process| Some(&process.ops) == started.ops.as_ref());
         process.and_then(|process| process.open_slots)

@@ -16,10 +16,11 @@ use store::mailings::{self, MailingRow};
 use store::{mark, outbox, recovery};
 use uuid::Uuid;
 
+use crate::producer::INIT_TIMEOUT;
+
 /// How long a relay that doesn't know of the restore yet may hold the lock.
 const LOCK: Duration = Duration::from_secs(20);
 const LOCK_POLL: Duration = Duration::from_millis(50);
-const INIT: Duration = Duration::from_secs(30);
 /// For reading a topic whole.
 const READ: Duration = Duration::from_secs(600);
 const ENDS: Duration = Duration::from_secs(10);
@@ -94,10 +95,10 @@ async fn lead(db: &mut PgConnection) -> anyhow::Result<()> {
 /// Fences all relays and planners, and returns the relay's producer.
 fn fence(kafka: &Cluster) -> anyhow::Result<TransactionalProducer> {
     for shard in 0..kafka.topics.shards().cast_signed() {
-        TransactionalProducer::planner(kafka, shard)?.init(INIT).context("fence the planners")?;
+        TransactionalProducer::planner(kafka, shard)?.init(INIT_TIMEOUT).context("fence the planners")?;
     }
     let relay = TransactionalProducer::relay(kafka)?;
-    relay.init(INIT).context("fence the relays")?;
+    relay.init(INIT_TIMEOUT).context("fence the relays")?;
     Ok(relay)
 }
 

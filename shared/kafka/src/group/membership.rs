@@ -83,9 +83,10 @@ impl Membership {
             .set("fetch.queue.backoff.ms", "50")
             .set("queued.min.messages", "2000")
             .set("queued.max.messages.kbytes", "8192")
-            // Of a partition at once, compressed. An eighth of it means more fetches: measured, a tenth more CPU a message.
+            // What a fetch brings of a partition, compressed. An eighth of it means more fetches: measured, a tenth more CPU a
+            // message.
             .set("fetch.message.max.bytes", "1048576")
-            // Of all partitions at once, compressed: a burst of statuses unpacks to ten times as much.
+            // What it brings of all partitions together. A burst of statuses unpacks to ten times as much.
             .set("fetch.max.bytes", "1048576")
             .set("statistics.interval.ms", "5000");
         let instance = Instance::of(cluster, settings.topic, &mut config);

@@ -23,6 +23,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// A marker is seen some milliseconds after it was written, and not before those of transactions that began earlier.
 const SETTLING: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(50);
+
 /// A topic and a partition of it.
 pub(super) type Place<'a> = (&'a str, i32);
 

@@ -5,8 +5,6 @@ use rdkafka::message::{BorrowedMessage, Header, Headers, OwnedHeaders};
 use uuid::Uuid;
 
 const HEADER: &str = "transaction";
-/// The key of a record without a value that only ends what hangs.
-const CLOSING: &str = "closing";
 const ID: usize = size_of::<Uuid>();
 const COUNT: usize = size_of::<u32>();
 
@@ -46,7 +44,8 @@ impl Label {
 }
 
 impl Closing {
-    pub(super) const KEY: &str = CLOSING;
+    /// Such a record has no value.
+    pub(super) const KEY: &str = "closing";
 
     pub(super) fn header(&self) -> Vec<u8> {
         [&[u8::from(self.commits)], self.producer.as_bytes()].concat()
@@ -64,7 +63,7 @@ impl Closing {
 
 /// Whether the record says nothing. Its reader passes it by.
 pub(crate) fn is_closing(message: &BorrowedMessage<'_>) -> bool {
-    message.payload().is_none() && message.key() == Some(CLOSING.as_bytes())
+    message.payload().is_none() && message.key() == Some(Closing::KEY.as_bytes())
 }
 
 pub(super) fn headers(value: &[u8]) -> OwnedHeaders {

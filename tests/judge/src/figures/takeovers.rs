@@ -1,6 +1,6 @@
 //! What a takeover takes.
 
-use super::{Figure, Targets};
+use super::{Figure, Targets, start_of};
 use crate::evidence::Evidence;
 use crate::journal::Entry;
 
@@ -24,9 +24,9 @@ pub(super) fn figures(evidence: &Evidence, targets: &Targets) -> Vec<Figure> {
 
 /// The most that the process took which followed the one that was killed, within its first half minute.
 fn memory_after(evidence: &Evidence, kill: &Entry) -> Option<f64> {
-    let mut journal = evidence.journal.iter();
-    let ops = &journal.find(|entry| entry.event == "start" && entry.name == kill.name)?.ops;
-    let start = journal.find(|entry| entry.event == "start" && entry.at >= kill.at && entry.ops == *ops)?.at;
+    let ops = &start_of(evidence, kill)?.ops;
+    let follows = |entry: &&Entry| entry.event == "start" && entry.at >= kill.at && entry.ops == *ops;
+    let start = evidence.journal.iter().find(follows)?.at;
     let samples = evidence.samples.iter().filter(|sample| (start..start + TAKEN_OVER).contains(&sample.at));
     let of_it = samples.flat_map(|sample| &sample.processes).filter(|process| Some(&process.ops) == ops.as_ref());
     of_it.filter_map(|process| process.memory).reduce(f64::max)
