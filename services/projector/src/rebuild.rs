@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use chrono::{DateTime, SubsecRound, Utc};
@@ -110,5 +110,15 @@ fn doubt(client: &kafka::Cluster, known: &KnownLog, end: Option<i64>) -> anyhow:
 fn read_from(client: &kafka::Cluster, partition: i32, offset: i64) -> anyhow::Result<Option<kafka::Record>> {
     let topic = client.topics.name(Topic::StatusEvents);
     let reader = TableReader::from_offsets(client, &topic, &[(partition, offset)], Isolation::Committed)?;
-    Ok(reader.poll(KAFKA_TIMEOUT)?)
+    let (ends, until) = (reader.ends(KAFKA_TIMEOUT)?, Instant::now() + KAFKA_TIMEOUT);
+    // Whatever librdkafka mends in the meantime reads as nothing.
+    while let Some(left) = until.checked_duration_since(Instant::now()) {
+        if let Some(record) = reader.poll(left)? {
+            return Ok(Some(record));
+        }
+        if reader.has_reached(&ends)? {
+            break;
+        }
+    }
+    Ok(None)
 }
