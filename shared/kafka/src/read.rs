@@ -8,4 +8,4 @@ pub use committed::{CommittedPartition, GroupView};
 pub(crate) use committed::{committed, committed_partitions};
 pub(crate) use table::asking;
 pub use table::{Isolation, TableReader, high_watermarks};
-pub(crate) use watermarks::{End, watermarks};
+pub(crate) use watermarks::{End, Place, ends};

@@ -66,10 +66,15 @@ impl TableReader {
         self
     }
 
-    /// The next record, or none within `timeout`. Transport errors are librdkafka's to mend and count as none, and so does a
-    /// record that only ends what hung.
+    /// The next record, or none within `timeout`. Transport errors are librdkafka's to mend and count as none. A
+    /// record that only ends what hung is passed by.
     pub fn poll(&self, timeout: Duration) -> Result<Option<Record>> {
-        Ok(self.next(timeout)?.filter(|message| !is_closing(message)).map(|message| Record::detach(&message)))
+        let until = Instant::now() + timeout;
+        let mut message = self.next(timeout)?;
+        while message.as_ref().is_some_and(is_closing) {
+            message = self.next(until.saturating_duration_since(Instant::now()))?;
+        }
+        Ok(message.map(|message| Record::detach(&message)))
     }
 
     fn next(&self, timeout: Duration) -> Result<Option<BorrowedMessage<'_>>> {

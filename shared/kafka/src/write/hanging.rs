@@ -5,6 +5,7 @@
 //! complete: one that it had committed, and whose producer was told so, as well as one that it rolls back.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -15,17 +16,17 @@ use uuid::Uuid;
 
 use super::label::{Closing, Label};
 use crate::cluster::Reading;
-use crate::read::{End, asking, watermarks};
+use crate::read::{End, Place, asking, ends};
 use crate::{Cluster, Error, Isolation, Result, TableReader};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
-const DEADLINE: Duration = Duration::from_secs(30);
-/// A marker is seen some milliseconds after it was written, and not before those of transactions that began earlier.
+/// For reading what came behind a transaction that hangs: some millions of records.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// A transaction of another producer that is under way is over in this time, and its markers are seen.
 const SETTLING: Duration = Duration::from_secs(2);
-const PAUSE: Duration = Duration::from_millis(50);
-
-/// A topic and a partition of it.
-pub(super) type Place<'a> = (&'a str, i32);
+const PAUSE: Duration = Duration::from_millis(20);
+/// A transaction's records have one timestamp, or those at which a broker got them, if it stamps them itself.
+const SPREAD_MS: i64 = 30_000;
 
 /// The partitions that a producer id writes to.
 pub(super) struct Hanging<'a> {
@@ -33,17 +34,15 @@ pub(super) struct Hanging<'a> {
     producer: &'a str,
     places: &'a [Place<'a>],
     stop: &'a CancellationToken,
-    committed: BaseConsumer<Reading>,
-    all: BaseConsumer<Reading>,
 }
 
-/// What may hang in a partition.
-#[derive(Default)]
-struct Found {
-    /// By id, with their timestamps.
-    transactions: BTreeMap<Uuid, (Label, i64)>,
-    /// A try to end all that came before.
-    closing: Option<Closing>,
+/// Where each place ends.
+type Ends<'a> = BTreeMap<Place<'a>, i64>;
+
+/// A transaction that may hang, and the timestamp of one of its records.
+struct Suspect {
+    label: Label,
+    timestamp: i64,
 }
 
 impl<'a> Hanging<'a> {
@@ -52,58 +51,48 @@ impl<'a> Hanging<'a> {
         producer: &'a str,
         places: &'a [Place<'a>],
         stop: &'a CancellationToken,
-    ) -> Result<Self> {
-        let (committed, all) = (asking(cluster, Isolation::Committed)?, asking(cluster, Isolation::Uncommitted)?);
-        Ok(Self { cluster, producer, places, stop, committed, all })
+    ) -> Self {
+        Self { cluster, producer, places, stop }
     }
 
-    /// Where something of this id hangs, and whether it is to be committed.
+    /// Where something of this id may hang, and whether it is to be committed.
+    ///
+    /// A transaction of another id that stays open hides whether one behind it is ended. To end that one again as it was
+    /// ended does no harm.
     pub(super) fn find(&self) -> Result<Vec<(Place<'a>, bool)>> {
-        let (ends, stable) = (self.ends(&self.all)?, self.ends(&self.committed)?);
-        let open: Vec<(Place<'a>, i64, i64)> = self
-            .places
-            .iter()
-            .map(|place| (*place, stable[place], ends[place]))
-            .filter(|(_, from, to)| from < to)
-            .collect();
-        let mut found: BTreeMap<Place<'a>, Found> = BTreeMap::new();
+        let all = asking(self.cluster, Isolation::Uncommitted)?;
+        let ends = self.ends(&all)?;
+        let stable = self.settled(&ends)?;
+        let open: Vec<_> = self.ranges(|place| stable[&place], &ends);
+        // What is no label only ends what hung, and hangs itself. The last transaction of a place decides: none is begun
+        // behind one that may hang.
+        let mut found: BTreeMap<Place<'a>, Option<Suspect>> = BTreeMap::new();
         self.scan(&open, Isolation::Uncommitted, |place, message| {
             if let Some(label) = Label::of(message).filter(|label| label.producer == self.producer) {
-                let found = found.entry(place).or_default();
-                found.closing = None;
-                found.transactions.insert(label.id, (label, message.timestamp().to_millis().unwrap_or(0)));
-            } else if let Some(closing) = Closing::of(message).filter(|closing| closing.producer == self.producer) {
-                found.insert(place, Found { closing: Some(closing), ..Found::default() });
+                let timestamp = message.timestamp().to_millis().unwrap_or(0);
+                found.insert(place, Some(Suspect { label, timestamp }));
+            } else if Closing::of(message).is_some_and(|closing| closing.producer == self.producer) {
+                found.entry(place).or_default();
             }
         })?;
-        let mut committed = BTreeMap::new();
-        for (id, (label, timestamp)) in found.values().flat_map(|found| &found.transactions) {
-            if !committed.contains_key(id) {
-                committed.insert(*id, self.was_committed(label, *timestamp)?);
+        let mut committed: BTreeMap<Uuid, bool> = BTreeMap::new();
+        for suspect in found.values().flatten() {
+            if let Entry::Vacant(entry) = committed.entry(suspect.label.id) {
+                entry.insert(self.was_committed(&all, suspect, &ends, &stable)?);
             }
         }
-        // One marker ends all that hangs in a partition. What must not be seen is worse than what can be planned again.
-        let commits = |found: &Found| match &found.closing {
-            Some(closing) => closing.commits,
-            None => found.transactions.keys().all(|id| committed[id]),
-        };
-        Ok(found.iter().map(|(place, found)| (*place, commits(found))).collect())
+        let commits = |suspect: &Option<Suspect>| suspect.as_ref().is_some_and(|it| committed[&it.label.id]);
+        Ok(found.iter().map(|(place, suspect)| (*place, commits(suspect))).collect())
     }
 
-    /// Whether the transaction is one that was committed.
-    ///
-    /// A marker anywhere tells. Without one its producer may have been told that it is committed if all of its labels are
-    /// there; then it is committed now, which nobody can tell from a commit that came late.
-    fn was_committed(&self, label: &Label, timestamp: i64) -> Result<bool> {
-        let records = self.records(label, timestamp)?;
+    /// The last stable offsets, when all are at these ends or no longer get there by themselves.
+    fn settled(&self, ends: &Ends<'a>) -> Result<Ends<'a>> {
+        let committed = asking(self.cluster, Isolation::Committed)?;
         let until = Instant::now() + SETTLING;
         loop {
-            let stable = self.ends(&self.committed)?;
-            if let Some((place, offset)) = records.iter().find(|(place, offset)| *offset < stable[place]) {
-                return self.is_visible(*place, *offset);
-            }
-            if Instant::now() > until {
-                return Ok(records.len() == label.records as usize);
+            let stable = self.ends(&committed)?;
+            if Instant::now() > until || ends.iter().all(|(place, end)| stable[place] >= *end) {
+                return Ok(stable);
             }
             if self.stop.is_cancelled() {
                 return Err(Error::Stopped);
@@ -112,26 +101,50 @@ impl<'a> Hanging<'a> {
         }
     }
 
-    /// Where the transaction's labels are. Its records have one timestamp.
-    fn records(&self, label: &Label, timestamp: i64) -> Result<Vec<(Place<'a>, i64)>> {
-        let ends = self.ends(&self.all)?;
+    /// Whether the transaction is one that was committed.
+    ///
+    /// A marker anywhere tells. Without one its producer may have been told that it is committed if all of its labels are
+    /// there; then it is committed now, which nobody can tell from a commit that came late.
+    fn was_committed(
+        &self,
+        all: &BaseConsumer<Reading>,
+        suspect: &Suspect,
+        ends: &Ends<'a>,
+        stable: &Ends<'a>,
+    ) -> Result<bool> {
+        let labels = self.labels(all, suspect, ends)?;
+        match labels.iter().find(|(place, offset)| *offset < stable[place]) {
+            Some((place, offset)) => self.is_visible(*place, *offset),
+            None => Ok(labels.len() == suspect.label.records as usize),
+        }
+    }
+
+    /// Where the transaction's labels are.
+    fn labels(&self, all: &BaseConsumer<Reading>, suspect: &Suspect, ends: &Ends<'a>) -> Result<Vec<(Place<'a>, i64)>> {
         let mut list = TopicPartitionList::new();
         for &(topic, partition) in self.places {
-            list.add_partition_offset(topic, partition, Offset::Offset(timestamp))?;
+            list.add_partition_offset(topic, partition, Offset::Offset((suspect.timestamp - SPREAD_MS).max(0)))?;
         }
-        let starts = self.all.offsets_for_times(list, TIMEOUT)?;
-        let start = |&place: &Place<'a>| match starts.find_partition(place.0, place.1).map(|start| start.offset()) {
-            Some(Offset::Offset(start)) => Some((place, start, ends[&place])),
-            _ => None,
-        };
-        let ranges: Vec<(Place<'a>, i64, i64)> = self.places.iter().filter_map(start).collect();
-        let mut records = vec![];
+        let mut starts = Ends::new();
+        let found = all.offsets_for_times(list, TIMEOUT)?;
+        for &place in self.places {
+            let start = found.find_partition(place.0, place.1);
+            let start =
+                start.ok_or_else(|| Error::Topic(format!("partition {} of {} is missing", place.1, place.0)))?;
+            start.error()?;
+            // Without an offset nothing is as young as that.
+            if let Offset::Offset(start) = start.offset() {
+                starts.insert(place, start);
+            }
+        }
+        let ranges = self.ranges(|place| starts.get(&place).copied().unwrap_or(i64::MAX), ends);
+        let mut labels = vec![];
         self.scan(&ranges, Isolation::Uncommitted, |place, message| {
-            if Label::of(message).is_some_and(|it| it.id == label.id) {
-                records.push((place, message.offset()));
+            if Label::of(message).is_some_and(|it| it.id == suspect.label.id) {
+                labels.push((place, message.offset()));
             }
         })?;
-        Ok(records)
+        Ok(labels)
     }
 
     fn is_visible(&self, place: Place<'a>, offset: i64) -> Result<bool> {
@@ -139,6 +152,12 @@ impl<'a> Hanging<'a> {
         let range = [(place, offset, offset + 1)];
         self.scan(&range, Isolation::Committed, |_, message| visible |= message.offset() == offset)?;
         Ok(visible)
+    }
+
+    /// The places that have anything between the offset that `from` tells and their end.
+    fn ranges(&self, from: impl Fn(Place<'a>) -> i64, ends: &Ends<'a>) -> Vec<(Place<'a>, i64, i64)> {
+        let ranges = self.places.iter().map(|&place| (place, from(place), ends[&place]));
+        ranges.filter(|(_, from, to)| from < to).collect()
     }
 
     /// Reads from the first offset of each to the second, and perhaps further.
@@ -158,13 +177,7 @@ impl<'a> Hanging<'a> {
         Ok(())
     }
 
-    fn ends(&self, consumer: &BaseConsumer<Reading>) -> Result<BTreeMap<Place<'a>, i64>> {
-        let mut ends = BTreeMap::new();
-        for places in self.places.chunk_by(|(one, _), (other, _)| one == other) {
-            let partitions: Vec<i32> = places.iter().map(|(_, partition)| *partition).collect();
-            let found = watermarks(consumer, places[0].0, &partitions, End::High, TIMEOUT)?;
-            ends.extend(places.iter().copied().zip(found));
-        }
-        Ok(ends)
+    fn ends(&self, consumer: &BaseConsumer<Reading>) -> Result<Ends<'a>> {
+        Ok(self.places.iter().copied().zip(ends(consumer, self.places, End::High, TIMEOUT)?).collect())
     }
 }

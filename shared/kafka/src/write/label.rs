@@ -16,10 +16,9 @@ pub(super) struct Label {
     pub(super) producer: String,
 }
 
-/// On each record that only ends what hangs: how, and whose it is.
+/// On each record that only ends what hangs: whose it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Closing {
-    pub(super) commits: bool,
     pub(super) producer: String,
 }
 
@@ -48,12 +47,11 @@ impl Closing {
     pub(super) const KEY: &str = "closing";
 
     pub(super) fn header(&self) -> Vec<u8> {
-        [&[u8::from(self.commits)], self.producer.as_bytes()].concat()
+        self.producer.clone().into_bytes()
     }
 
     fn parse(value: &[u8]) -> Option<Self> {
-        let (commits, producer) = value.split_first()?;
-        Some(Self { commits: *commits == 1, producer: String::from_utf8(producer.to_vec()).ok()? })
+        Some(Self { producer: String::from_utf8(value.to_vec()).ok()? })
     }
 
     pub(super) fn of(message: &BorrowedMessage<'_>) -> Option<Self> {
@@ -82,10 +80,8 @@ mod tests {
     fn what_a_header_says_is_read_back_and_anything_else_says_nothing() {
         let label = Label { id: Uuid::now_v7(), records: 70_000, producer: "herald.planner-3".to_owned() };
         assert_eq!(Label::parse(&label.header()), Some(label));
-        for commits in [true, false] {
-            let closing = Closing { commits, producer: "herald.relay".to_owned() };
-            assert_eq!(Closing::parse(&closing.header()), Some(closing));
-        }
-        assert_eq!((Label::parse(b""), Label::parse(&[7; ID + COUNT - 1]), Closing::parse(b"")), (None, None, None));
+        let closing = Closing { producer: "herald.relay".to_owned() };
+        assert_eq!(Closing::parse(&closing.header()), Some(closing));
+        assert_eq!((Label::parse(b""), Label::parse(&[7; ID + COUNT - 1]), Closing::parse(&[255])), (None, None, None));
     }
 }

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::hanging::Hanging;
 use super::label::{Closing, Label, headers};
+use crate::read::Place;
 use crate::{Cluster, Error, Outgoing, Result, cluster, database_partition};
 
 /// How long the broker keeps a transaction of ours open: an abandoned one holds up every read-committed reader this long.
@@ -36,14 +37,21 @@ pub struct TransactionalProducer {
 }
 
 /// What librdkafka has told in the meantime.
-#[derive(Default)]
 struct Events {
     /// The first delivery that failed: `flush` answers Ok although every record did.
     failed: Mutex<Option<String>>,
-    /// When the last transaction was under way.
-    active: Mutex<Option<Instant>>,
+    /// What an event that is told only now may have happened in.
+    times: Mutex<Times>,
     /// A broker went away while the markers of a transaction may not have been written.
     parted: AtomicBool,
+}
+
+#[derive(Clone, Copy)]
+struct Times {
+    /// When the last transaction was under way.
+    active: Option<Instant>,
+    /// When no event was left untold. librdkafka tells them when it is polled.
+    told: Instant,
 }
 
 impl ClientContext for Events {
@@ -53,7 +61,8 @@ impl ClientContext for Events {
             error.rdkafka_error_code(),
             Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::AllBrokersDown)
         );
-        if parted && self.active.lock().expect("not poisoned").is_some_and(|at| at.elapsed() < MARKERS) {
+        let Times { active, told } = *self.times.lock().expect("not poisoned");
+        if parted && active.is_some_and(|active| told < active + MARKERS) {
             self.parted.store(true, Ordering::Relaxed);
         }
     }
@@ -100,7 +109,9 @@ impl TransactionalProducer {
             .set("batch.size", "262144")
             .set("compression.type", "lz4")
             .set("queue.buffering.max.messages", "20000");
-        let producer = cluster.finish(config).create_with_context(Events::default())?;
+        let times = Mutex::new(Times { active: None, told: Instant::now() });
+        let events = Events { failed: Mutex::new(None), times, parted: AtomicBool::new(false) };
+        let producer = cluster.finish(config).create_with_context(events)?;
         let (cluster, id) = (cluster.clone(), transactional_id.to_owned());
         Ok(Self { producer, cluster, id, places, stop: CancellationToken::new() })
     }
@@ -114,6 +125,8 @@ impl TransactionalProducer {
     /// Fences every older producer of this id and ends what it left open. Then what was committed can be read.
     pub fn init(&self, timeout: Duration) -> Result<()> {
         resume_until(Instant::now() + timeout, &self.stop, |step| self.producer.init_transactions(step))?;
+        // It may have been made while Kafka was away.
+        self.check()?;
         self.close()
     }
 
@@ -124,29 +137,32 @@ impl TransactionalProducer {
     /// own is committed or aborted, with a record that has no value in each partition; our readers pass it by.
     fn close(&self) -> Result<()> {
         let places: Vec<_> = self.places.iter().map(|(topic, partition)| (topic.as_str(), *partition)).collect();
-        let hanging = Hanging::new(&self.cluster, &self.id, &places, &self.stop)?.find()?;
+        let hanging = Hanging::new(&self.cluster, &self.id, &places, &self.stop).find()?;
         for commits in [true, false] {
             let places: Vec<_> = hanging.iter().filter(|(_, it)| *it == commits).map(|(place, _)| *place).collect();
             if !places.is_empty() {
-                tracing::warn!(producer = self.id, ?places, commits, "a broker has left a transaction hanging");
+                tracing::warn!(producer = self.id, ?places, commits, "a broker may have left a transaction hanging");
                 self.end(&places, commits)?;
             }
         }
         Ok(())
     }
 
-    fn end(&self, places: &[(&str, i32)], commits: bool) -> Result<()> {
-        let headers = headers(&Closing { commits, producer: self.id.clone() }.header());
-        self.producer.begin_transaction()?;
+    /// An error leaves the outcome open. Until it is told to commit, an interrupted one is aborted, and what hangs with it: so
+    /// neither an order to stop nor a broker that goes away interrupts it.
+    fn end(&self, places: &[Place<'_>], commits: bool) -> Result<()> {
+        let headers = headers(&Closing { producer: self.id.clone() }.header());
+        let (deadline, whatever_comes) = (Instant::now() + TRANSACTION_TIMEOUT, CancellationToken::new());
+        self.begin()?;
         for &(topic, partition) in places {
             let nothing = BaseRecord::<str, ()>::to(topic).partition(partition).key(Closing::KEY);
             self.producer.send(nothing.headers(headers.clone())).map_err(|(error, _)| error)?;
         }
-        let deadline = Instant::now() + TRANSACTION_TIMEOUT;
-        self.drain(deadline)?;
-        resume_until(deadline, &self.stop, |step| {
+        self.drain(deadline, &whatever_comes)?;
+        resume_until(deadline, &whatever_comes, |step| {
             if commits { self.producer.commit_transaction(step) } else { self.producer.abort_transaction(step) }
-        })
+        })?;
+        self.ended()
     }
 
     /// Writes all records in one transaction. Ok means committed; an error leaves the outcome open, also the one that says
@@ -160,9 +176,9 @@ impl TransactionalProducer {
             producer: self.id.clone(),
         };
         let (headers, timestamp) = (headers(&label.header()), chrono::Utc::now().timestamp_millis());
-        self.check()?;
         let deadline = Instant::now() + TRANSACTION_TIMEOUT;
-        self.producer.begin_transaction()?;
+        self.check()?;
+        self.begin()?;
         for (index, record) in records.iter().enumerate() {
             let mut base = BaseRecord::to(record.topic)
                 .partition(record.partition)
@@ -174,17 +190,22 @@ impl TransactionalProducer {
             }
             self.producer.send(base).map_err(|(error, _)| error)?;
         }
-        self.drain(deadline)?;
+        self.drain(deadline, &self.stop)?;
+        self.parted()?;
         fail::fail_point!("transaction::written", |_| std::process::abort());
         resume_until(Instant::now() + TRANSACTION_TIMEOUT, &self.stop, |step| self.producer.commit_transaction(step))?;
-        self.is_active();
-        self.check()
+        self.ended()
     }
 
     /// An error if a broker went away when the last transaction was hardly committed: it may hang in some of its partitions,
-    /// and the next one must not be mixed up with it.
+    /// and the next one must not be mixed up with it. Ask it often: what happens between two calls counts as early.
     pub fn check(&self) -> Result<()> {
-        self.producer.poll(Duration::ZERO);
+        let now = Instant::now();
+        // A poll tells one event, and nothing is under way.
+        while self.producer.in_flight_count() > 0 {
+            self.producer.poll(Duration::ZERO);
+        }
+        self.producer.context().times.lock().expect("not poisoned").told = now;
         self.parted()
     }
 
@@ -195,24 +216,34 @@ impl TransactionalProducer {
         Ok(())
     }
 
+    /// What happened before must have been told: it isn't counted against this transaction.
+    fn begin(&self) -> Result<()> {
+        self.producer.begin_transaction()?;
+        self.is_active();
+        Ok(())
+    }
+
+    fn ended(&self) -> Result<()> {
+        self.is_active();
+        self.check()
+    }
+
     fn is_active(&self) {
-        *self.producer.context().active.lock().expect("not poisoned") = Some(Instant::now());
+        self.producer.context().times.lock().expect("not poisoned").active = Some(Instant::now());
     }
 
     /// Waits for the deliveries. `commit_transaction` would do so too, but its flush takes at least 100 ms while
     /// anything is in flight.
-    fn drain(&self, deadline: Instant) -> Result<()> {
+    fn drain(&self, deadline: Instant, stop: &CancellationToken) -> Result<()> {
         let mut stopped = None;
         while self.producer.in_flight_count() > 0 {
             if Instant::now() > deadline {
                 return Err(Error::Timeout("delivering a transaction's records"));
             }
-            if is_over(&mut stopped, &self.stop) {
+            if is_over(&mut stopped, stop) {
                 return Err(Error::Stopped);
             }
-            self.is_active();
             self.producer.poll(Duration::from_millis(1));
-            self.parted()?;
         }
         match self.producer.context().failed.lock().expect("not poisoned").take() {
             Some(error) => Err(Error::Delivery(error)),
