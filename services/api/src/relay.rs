@@ -27,7 +27,7 @@ const BATCH: i64 = 500;
 /// How often it asks for topics that aren't there, or a Kafka that doesn't answer.
 const TOPICS_POLL: Duration = Duration::from_secs(1);
 const INIT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Fencing and publishing take at most 20 s each, and each turn of the loop is one of them.
+/// Fencing and publishing take at most 20 s each when nothing hangs, and each turn of the loop is one of them.
 const BEAT_LIMIT: Duration = Duration::from_secs(60);
 /// How often it asks whether `herald recover` has run.
 const DOUBT_POLL: Duration = Duration::from_millis(500);

@@ -40,7 +40,7 @@ pub struct TransactionalProducer {
 struct Events {
     /// The first delivery that failed: `flush` answers Ok although every record did.
     failed: Mutex<Option<String>>,
-    /// What an event that is told only now may have happened in.
+    /// They say when an event that is told only now may have happened.
     times: Mutex<Times>,
     /// A broker went away while the markers of a transaction may not have been written.
     parted: AtomicBool,
@@ -216,7 +216,7 @@ impl TransactionalProducer {
         Ok(())
     }
 
-    /// What happened before must have been told: it isn't counted against this transaction.
+    /// Call [`check`](Self::check) first: what is told from here on counts against this transaction.
     fn begin(&self) -> Result<()> {
         self.producer.begin_transaction()?;
         self.is_active();

@@ -10,7 +10,7 @@ use kafka::{Cluster, Isolation, Outgoing, TableReader, TransactionalProducer};
 const PARTITIONS: i32 = 12;
 /// Each of them holds up what the readers of the others' partitions see.
 const SHARDS: [i32; 2] = [0, 1];
-/// Of a transaction in each partition of message-events.
+/// A transaction writes so many to each partition of message-events.
 const RECORDS: i32 = 2;
 /// How often the broker is killed.
 const KILLS: usize = 3;
